@@ -1,0 +1,1 @@
+"""The commands atlasd and atlasctl, one file for each noun."""

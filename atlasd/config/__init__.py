@@ -1,0 +1,1 @@
+"""Configuration: layers of sources, merged, validated strictly, diffed into a plan."""

@@ -1,0 +1,1 @@
+"""What a plugin promises: for each kind one descriptor and one Protocol."""

@@ -1,0 +1,1 @@
+"""The control socket: one table of operations, its server and its client."""

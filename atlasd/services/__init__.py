@@ -1,0 +1,1 @@
+"""The services role: parent of every supervised process, standard library only."""

@@ -1,0 +1,1 @@
+"""The api role: health, metrics and the pages that face the network."""

@@ -1,0 +1,1 @@
+"""The plugins that ship with atlasd; they come in through the same door as everybody else."""
