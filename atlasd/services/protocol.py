@@ -1,0 +1,124 @@
+"""What core and the services role say to each other on `services.sock`.
+
+Newline-delimited JSON, one object a line; descriptors ride along with SCM_RIGHTS.
+
+    → {"id": 7, "op": "stop", "service": "web", "instance": null, "actor": "uid:0"}
+    ← {"id": 7, "ok": {...}}    or    {"id": 7, "error": {"code", "message", "hint", "details"}}
+    ← {"event": {...}}          after `subscribe`: facts, each with a growing `seq`
+
+Operations (request fields beside `id` and `op` → fields of `ok`):
+
+    hello       version                                   → version, pid, boot_id, started, next_seq, capabilities
+    apply       services: [spec…], wanted: {name: Wanted}, host: HostPolicy, actor, dry_run
+                                                          → actions: [Action…]
+    snapshot    services: [name…] | null                  → SnapshotBody
+    start, stop, restart, reload   service, instance|null, actor, reason   → affected: [index…]
+    pause       service, actor                            → {}
+    signal      service, instance|null, signal, actor     → affected: [index…]
+    scale       service, instances, actor                 → actions: [Action…]
+    subscribe   since: seq|null                           → next_seq, lost   (events from `since` on follow)
+    offer       names: [name…]  + descriptors (SCM_RIGHTS; at most 200 a message)  → taken: [name…]
+    hold        (sent by services as {"hold": [name…], "drop": [name…]} + descriptors: keep duplicates of these)
+    upgrade     executable|null, actor                    → version, pid (of the new program; same pid)
+    shutdown    keep_services: bool, actor                → {}  (answered when everything is stopped)
+
+A start, stop, restart or reload is answered as soon as it is accepted; what came of it is seen in
+events and the snapshot.
+"""
+
+from typing import TypedDict
+
+
+class InstanceStatus(TypedDict):
+    """One instance in a snapshot."""
+
+    index: int
+    state: str
+    pid: int | None
+    health: str
+    traffic: str
+    since: float
+    """Wall time of the last change of state, seconds since the epoch."""
+    since_monotonic: float
+    restarts: int
+    """Starts after a failure, since the definition was first seen."""
+    failures: int
+    """Consecutive failures since the last stable run."""
+    reason: str
+    detail: str
+    """The reason in plain words: `exit code 3`, `waiting for db to be ready`."""
+    next_start_in: float | None
+    """Seconds until the next try, in backoff; else null."""
+    memory_bytes: int | None
+    cpu_seconds: float | None
+    tasks: int | None
+    invocation: str | None
+    status_text: str
+    """STATUS= of the notify protocol."""
+    digest: str
+    """Digest of the restart-needing part of the specification that the process was started with."""
+    leftovers: list[int]
+    crash_loop: bool
+
+
+class ServiceStatus(TypedDict):
+    """One service in a snapshot."""
+
+    name: str
+    wanted: str
+    health: str
+    critical: bool
+    type: str
+    ready: bool
+    instances: list[InstanceStatus]
+    restarts_total: dict[str, int]
+    """Restarts by reason code, since the services role first saw the service."""
+    oom_kills_total: int
+    last_exit: float | None
+    waiting_for: list[str]
+
+
+class SnapshotBody(TypedDict):
+    """The answer to `snapshot`."""
+
+    pid: int
+    version: str
+    boot_id: str
+    next_seq: int
+    budget_tokens: float
+    output_bytes_total: int
+    spawns_total: int
+    services: list[ServiceStatus]
+
+
+class ActionBody(TypedDict):
+    """One step of a plan: what is done to one instance, and why."""
+
+    service: str
+    instance: int
+    action: str
+    """start | stop | restart | update | none"""
+    reason: str
+    """Reason code."""
+    detail: str
+    """In plain words: `command changed`, `removed from the configuration`."""
+
+
+class EventBody(TypedDict, total=False):
+    """A fact of the services role; `seq`, `time` and `kind` are always there."""
+
+    seq: int
+    time: float
+    """Wall time, seconds since the epoch."""
+    monotonic: float
+    kind: str
+    """transition | crash | health | traffic | status | leftovers | plan | hook | upgrade | lost-output"""
+    service: str
+    instance: int
+    old: str
+    new: str
+    reason: str
+    detail: str
+    actor: str
+    pid: int | None
+    data: dict[str, object]
