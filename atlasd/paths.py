@@ -1,0 +1,189 @@
+"""Where atlasd's files are: system folders for root, the user's own otherwise, or all under one."""
+
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from atlasd.errors import AtlasError
+
+# Strings, not pathlib: the services role and atlasctl load this module, and pathlib would cost
+# them memory and start-up time. The XDG rules are spelt out for the same reason: they are four
+# environment variables, and the library for it is an import that neither can afford.
+
+SOCKET_PATH_MAX = 107
+"""Bytes that the kernel takes for the path of a unix socket (sun_path, less its final NUL)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paths:
+    """The four folders of one atlasd, as absolute paths, and what lies in them."""
+
+    etc: str
+    """What the operator writes: configuration, plugins."""
+    state: str
+    """What must outlive a reboot: the database, releases, secrets."""
+    run: str
+    """What must not: sockets, records of processes. On tmpfs where the host has it."""
+    log: str
+    """Captured output, one folder a service."""
+    config: str | None = None
+    """A configuration file named on the command line, in place of the one in `etc`."""
+
+    @property
+    def config_file(self) -> str:
+        """The main configuration file."""
+        return self.config or os.path.join(self.etc, "atlasd.toml")
+
+    @property
+    def config_parts(self) -> str:
+        """The folder of further configuration files, beside the main one."""
+        return os.path.join(os.path.dirname(self.config_file), "conf.d")
+
+    @property
+    def environments(self) -> str:
+        """The folder of environment files, beside the main configuration file."""
+        return os.path.join(os.path.dirname(self.config_file), "environments")
+
+    @property
+    def plugins_dir(self) -> str:
+        """The folder of drop-in plugins.
+
+        `--config` doesn't move it: a plugin runs as the daemon, so where one may lie is never
+        decided by the place of a configuration file.
+        """
+        return os.path.join(self.etc, "plugins.d")
+
+    @property
+    def database(self) -> str:
+        """The daemon's own SQLite file."""
+        return os.path.join(self.state, "atlasd.db")
+
+    @property
+    def control_socket(self) -> str:
+        """Where core is asked."""
+        return os.path.join(self.run, "control.sock")
+
+    @property
+    def services_socket(self) -> str:
+        """Where core asks the services role."""
+        return os.path.join(self.run, "services.sock")
+
+    def prepare(self) -> None:
+        """Make the folders that atlasd writes to, where they are missing.
+
+        `state` is the daemon's alone; `log` may be read by its group; `run` can be entered by
+        everybody, since the sockets in it have rights of their own. Raises `AtlasError`
+        `daemon.directory` for one that cannot be made.
+        """
+        for folder, mode in ((self.state, 0o700), (self.run, 0o755), (self.log, 0o750)):
+            try:
+                os.makedirs(folder, mode=mode, exist_ok=True)
+            except OSError as error:
+                raise AtlasError(
+                    "daemon.directory",
+                    f"{folder}: cannot be made: {error.strerror}",
+                    hint="make it and give it to the user who runs atlasd, or use --root DIR",
+                ) from error
+
+
+def find(
+    *,
+    root: str | None = None,
+    config: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    uid: int | None = None,
+) -> Paths:
+    """The paths by the one rule that daemon and command line share.
+
+    `root` (`--root`), else `ATLASD_ROOT`, puts everything under one folder; otherwise root has the
+    system's folders and anybody else the XDG ones. `config` (`--config`) replaces the main
+    configuration file. `environ` and `uid` are the process's own unless given.
+    Raises `AtlasError` `daemon.directory` when a socket's path would be too long for the kernel.
+    """
+    environ = os.environ if environ is None else environ
+    uid = os.geteuid() if uid is None else uid
+    chosen = os.path.abspath(config) if config else None
+    below = root or environ.get("ATLASD_ROOT")
+    if below:
+        base = os.path.abspath(below)
+        paths = Paths(
+            etc=os.path.join(base, "etc"),
+            state=os.path.join(base, "state"),
+            run=os.path.join(base, "run"),
+            log=os.path.join(base, "log"),
+            config=chosen,
+        )
+    elif uid == 0:
+        paths = Paths(
+            etc="/etc/atlasd",
+            state="/var/lib/atlasd",
+            run="/run/atlasd",
+            log="/var/log/atlasd",
+            config=chosen,
+        )
+    else:
+        state = os.path.join(_xdg("XDG_STATE_HOME", ".local/state", environ, uid), "atlasd")
+        runtime = _runtime_dir(environ, uid)
+        paths = Paths(
+            etc=os.path.join(_xdg("XDG_CONFIG_HOME", ".config", environ, uid), "atlasd"),
+            state=state,
+            run=os.path.join(runtime, "atlasd") if runtime else os.path.join(state, "run"),
+            log=os.path.join(state, "log"),
+            config=chosen,
+        )
+    check_socket_path(paths.services_socket)
+    return paths
+
+
+def check_socket_path(path: str) -> None:
+    """Refuse a path that no unix socket can have, before `bind` says `AF_UNIX path too long`."""
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_MAX:
+        raise AtlasError(
+            "daemon.directory",
+            f"{path}: the path of a unix socket may have {SOCKET_PATH_MAX} bytes, "
+            f"this one has {length}",
+            hint="choose a shorter --root (or ATLASD_ROOT)",
+        )
+
+
+def _xdg(variable: str, otherwise: str, environ: Mapping[str, str], uid: int) -> str:
+    # The XDG specification has relative paths ignored: they'd mean another folder at each call.
+    given = environ.get(variable, "")
+    return given if os.path.isabs(given) else os.path.join(_home(environ, uid), otherwise)
+
+
+def _home(environ: Mapping[str, str], uid: int) -> str:
+    given = environ.get("HOME", "")
+    if os.path.isabs(given):
+        return given
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        raise AtlasError(
+            "daemon.directory",
+            f"user {uid} has no home folder: HOME is not set and the user database has no entry",
+            hint="set HOME, or put everything under one folder with --root DIR",
+        ) from None
+
+
+def _runtime_dir(environ: Mapping[str, str], uid: int) -> str | None:
+    """The user's runtime folder, or None: never one that another user could have laid out.
+
+    `su` and `sudo -E` hand on the caller's XDG_RUNTIME_DIR, and cron sets none: so what the
+    variable says is believed only if the folder is the user's own, and the usual place is tried
+    next, by the daemon and by atlasctl alike.
+    """
+    for folder in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
+        if not os.path.isabs(folder):
+            continue
+        try:
+            found = os.stat(folder)
+        except OSError:
+            continue
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o022:
+            return folder
+    return None
