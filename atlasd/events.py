@@ -1,0 +1,266 @@
+"""Facts: what has happened, as frozen values in the past tense, and their form on the wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """What every fact has; `kind` is its word on the wire, in the journal and in the docs."""
+
+    kind: ClassVar[str] = ""
+    time: float
+    """When it happened: wall time, seconds since the epoch."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceEvent(Event):
+    """A fact about one service; `instance` is null when it is about all of them."""
+
+    service: str
+    instance: int | None = None
+    reason: str = ""
+    """Reason code, see `atlasd.states.Reason`."""
+    detail: str = ""
+    """The reason in plain words."""
+    actor: str = ""
+    """Who asked for it: `uid:0`, `core`, `services`; empty when nobody did."""
+    pid: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceMoved(ServiceEvent):
+    """An instance went from one lifecycle state to another."""
+
+    kind = "transition"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InstanceCrashed(ServiceEvent):
+    """An instance ended unplanned; `data` is the crash record."""
+
+    kind = "crash"
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HealthChanged(ServiceEvent):
+    """The probes of an instance came to another verdict."""
+
+    kind = "health"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrafficChanged(ServiceEvent):
+    """An instance should be given work from now on, or no longer."""
+
+    kind = "traffic"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StatusSaid(ServiceEvent):
+    """A program described what it is doing (STATUS= of the notify protocol)."""
+
+    kind = "status"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftoversFound(ServiceEvent):
+    """Processes of an instance outlived KILL; `data` names them."""
+
+    kind = "leftovers"
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HookRan(ServiceEvent):
+    """A pre or post command of a service ended; `data` says how."""
+
+    kind = "hook"
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputLost(ServiceEvent):
+    """Captured output could not be kept; `data` says how much."""
+
+    kind = "lost-output"
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanApplied(Event):
+    """A difference between wanted and actual was acted on; `data` holds the actions."""
+
+    kind = "plan"
+    reason: str = ""
+    detail: str = ""
+    actor: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServicesUpgraded(Event):
+    """The services role replaced its own program, or went back to the old one."""
+
+    kind = "upgrade"
+    detail: str = ""
+    actor: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServicesConnected(Event):
+    """Core reached the services role."""
+
+    kind = "services-connected"
+    pid: int
+    version: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServicesDisconnected(Event):
+    """The services role stopped answering; the services themselves go on."""
+
+    kind = "services-disconnected"
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreStarted(Event):
+    """Core is up: configuration loaded, plugins admitted, control socket open."""
+
+    kind = "core-started"
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoreStopped(Event):
+    """Core was told to end."""
+
+    kind = "core-stopped"
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigurationLoaded(Event):
+    """A configuration was read, validated and swapped in."""
+
+    kind = "config-loaded"
+    actor: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigurationRefused(Event):
+    """A configuration had errors; the running one stayed as it was."""
+
+    kind = "config-refused"
+    actor: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperationPerformed(Event):
+    """Somebody asked for an operation that changes something, and it was done or refused."""
+
+    kind = "operation"
+    operation: str
+    actor: str
+    service: str = ""
+    instance: int | None = None
+    detail: str = ""
+    error: str = ""
+    """Error code, when it was refused or failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckReported(Event):
+    """A check came to another verdict than the last time."""
+
+    kind = "check"
+    check: str
+    old: str
+    new: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginFailed(Event):
+    """A plugin raised, hung or flooded at work."""
+
+    kind = "plugin-failed"
+    plugin: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventsLost(Event):
+    """Events did not reach this reader: it was too slow, or away for too long."""
+
+    kind = "events-lost"
+    count: int
+    detail: str = ""
+
+
+KINDS: Mapping[str, type[Event]] = {
+    cls.kind: cls
+    for cls in (
+        InstanceMoved,
+        InstanceCrashed,
+        HealthChanged,
+        TrafficChanged,
+        StatusSaid,
+        LeftoversFound,
+        HookRan,
+        OutputLost,
+        PlanApplied,
+        ServicesUpgraded,
+        ServicesConnected,
+        ServicesDisconnected,
+        CoreStarted,
+        CoreStopped,
+        ConfigurationLoaded,
+        ConfigurationRefused,
+        OperationPerformed,
+        CheckReported,
+        PluginFailed,
+        EventsLost,
+    )
+}
+"""Every kind of fact by its word."""
+
+
+def to_wire(event: Event) -> dict[str, object]:
+    """The fact as JSON-able material: `kind`, `time` and its own fields."""
+    body: dict[str, object] = {"kind": event.kind}
+    for f in fields(event):
+        value = getattr(event, f.name)
+        body[f.name] = dict(value) if isinstance(value, Mapping) else value
+    return body
+
+
+def from_wire(body: Mapping[str, object]) -> Event | None:
+    """The fact that `to_wire` or the services role wrote.
+
+    Unknown fields are passed over and missing ones take their defaults, so that two versions
+    understand each other; None for an unknown kind or when a field that must be there is missing.
+    """
+    cls = KINDS.get(str(body.get("kind", "")))
+    if cls is None:
+        return None
+    names = {f.name for f in fields(cls)}
+    try:
+        return cls(**{key: value for key, value in body.items() if key in names})  # type: ignore[arg-type]
+    except TypeError:
+        return None
