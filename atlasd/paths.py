@@ -97,8 +97,9 @@ def find(
     """The paths by the one rule that daemon and command line share.
 
     `root` (`--root`), else `ATLASD_ROOT`, puts everything under one folder; otherwise root has the
-    system's folders and anybody else the XDG ones. `config` (`--config`) replaces the main
-    configuration file. `environ` and `uid` are the process's own unless given.
+    system's folders and anybody else the XDG ones. `ATLASD_SYSTEM=1` gives the system's folders to
+    another user: systemd's units set it, for the roles that run without root. `config`
+    (`--config`) replaces the main configuration file. `environ` and `uid` are the process's own unless given.
     Raises `AtlasError` `daemon.directory` when a socket's path would be too long for the kernel.
     """
     environ = os.environ if environ is None else environ
@@ -114,7 +115,7 @@ def find(
             log=os.path.join(base, "log"),
             config=chosen,
         )
-    elif uid == 0:
+    elif uid == 0 or environ.get("ATLASD_SYSTEM") == "1":
         paths = Paths(
             etc="/etc/atlasd",
             state="/var/lib/atlasd",

@@ -114,3 +114,9 @@ def test_prepare_names_the_folder_that_cannot_be_made(tmp_path: Path) -> None:
     with pytest.raises(AtlasError, match=r"file/state: cannot be made: Not a directory") as caught:
         find(root=str(tmp_path / "file"), environ={}).prepare()
     assert caught.value.code == "daemon.directory"
+
+
+def test_a_role_without_root_has_the_systems_folders_when_its_unit_says_so() -> None:
+    environ = {"HOME": "/var/lib/atlasd", "ATLASD_SYSTEM": "1"}
+    assert find(environ=environ, uid=900) == find(environ={}, uid=0)
+    assert find(environ=environ | {"ATLASD_SYSTEM": ""}, uid=900) != find(environ={}, uid=0)
