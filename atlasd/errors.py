@@ -114,7 +114,7 @@ class AtlasError(Exception):
 
 def nearest(name: str, known: "list[str] | tuple[str, ...]") -> str:
     """The hint `did you mean …?` for a misspelt name, or the known ones when none is near."""
-    import difflib  # noqa: PLC0415  imported late: only a mistake needs it
+    import difflib  # late: only a mistake needs it
 
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if close:

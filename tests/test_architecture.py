@@ -57,6 +57,10 @@ ROOMS: dict[str, Room] = {
     "services": Room(inside=(*LEAVES, "notify", "logs"), without=LOOPS),
     "services.client": Room(inside=(*LEAVES, "logs", "services.spec", "services.protocol")),
     **dict.fromkeys(ENGINES, ENGINE),
+    "core": Room(
+        inside=(*LEAVES, "contracts", "bus", "store", "logs", "notify", *SERVICES_BORDER),
+        third_party=ANY,
+    ),
     "control": Room(
         inside=(*LEAVES, "contracts", "bus", "store", "logs", *SERVICES_BORDER), third_party=ANY
     ),
