@@ -99,7 +99,8 @@ def find(
     `root` (`--root`), else `ATLASD_ROOT`, puts everything under one folder; otherwise root has the
     system's folders and anybody else the XDG ones. `ATLASD_SYSTEM=1` gives the system's folders to
     another user: systemd's units set it, for the roles that run without root. `config`
-    (`--config`) replaces the main configuration file. `environ` and `uid` are the process's own unless given.
+    (`--config`) replaces the main configuration file. `environ` and `uid` are the process's own
+    unless given.
     Raises `AtlasError` `daemon.directory` when a socket's path would be too long for the kernel.
     """
     environ = os.environ if environ is None else environ
