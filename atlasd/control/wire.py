@@ -1,0 +1,197 @@
+"""The one table of operations: what core can be asked over the control socket, how, and by whom.
+
+Server, client, command line, OpenAPI document and reference are all made from `OPERATIONS`.
+Models are named, not imported: `atlasctl` reads this table and must not pay for pydantic.
+
+A request's fields come from the path, then from the query string (GET) or a JSON body (POST). An
+answer is one JSON object; of a stream, one JSON object a line. An error is
+`{"error": {"code", "message", "hint", "details"}}` with the status of `atlasd.errors.CODES`; in a
+stream that has begun, the error is its last line.
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+PREFIX = "/v1"
+"""Where all paths begin; a breaking change would open `/v2` beside it."""
+
+PLUGIN_PREFIX = f"{PREFIX}/plugins"
+"""Operations of plugins live below `/v1/plugins/<plugin>/`."""
+
+HOST = "atlasd"
+"""What the client sends as `Host`; `localhost` is accepted too, for curl."""
+
+BODY_LIMIT = 256 * 1024
+"""Bytes that a request's body may have."""
+
+VERSION_HEADER = "Atlasd-Version"
+"""Header of every answer: the daemon's version, so that a client of another one can say so."""
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+METRICS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Right(StrEnum):
+    """What a caller may do; each includes those before it."""
+
+    READ = "read"
+    """See state, logs, events, health and configuration differences."""
+    OPERATE = "operate"
+    """Start, stop, scale, signal, reload, apply what the configuration says."""
+    ADMINISTER = "administer"
+    """Shut the daemon down, replace its program."""
+
+
+class Operation(NamedTuple):
+    """One thing that core can be asked."""
+
+    name: str
+    """Stable and dotted, `service.restart`: what `authorize` hooks and metrics see."""
+    method: str
+    path: str
+    """With `{field}` where a field of the request stands."""
+    request: str
+    """Name of the request's model in `atlasd.control.models`."""
+    answer: str
+    """Name of the answer's model, or of one line's model in a stream; `str` for plain text."""
+    right: Right
+    summary: str
+    """One sentence for the reference."""
+    stream: bool = False
+    lossy: bool = False
+    """A stream whose slow reader loses lines, and is told how many, instead of holding it up."""
+    media: str = JSON
+    owner: str = ""
+    """The plugin that added the operation; empty for atlasd's own."""
+
+    @property
+    def fields_in_path(self) -> tuple[str, ...]:
+        """Names of the request's fields that the path carries."""
+        parts = self.path.split("/")
+        return tuple(p[1:-1] for p in parts if p.startswith("{") and p.endswith("}"))
+
+
+_SERVICE = f"{PREFIX}/services/{{service}}"
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "status", "GET", "/v1/status", "Nothing", "Status", Right.READ,
+        "What every service is wanted to be, and what each of its instances is.",
+    ),
+    Operation(
+        "service", "GET", _SERVICE, "ServiceRequest", "ServiceDetail", Right.READ,
+        "Everything known about one service.",
+    ),
+    Operation(
+        "service.start", "POST", f"{_SERVICE}/start", "InstanceRequest", "Accepted", Right.OPERATE,
+        "Wants a service up and starts what is not running; clears a failure.",
+    ),
+    Operation(
+        "service.stop", "POST", f"{_SERVICE}/stop", "InstanceRequest", "Accepted", Right.OPERATE,
+        "Wants a service down and stops it.",
+    ),
+    Operation(
+        "service.restart", "POST", f"{_SERVICE}/restart", "InstanceRequest", "Accepted",
+        Right.OPERATE,
+        "Stops and starts a service's instances; a stopped service is started.",
+    ),
+    Operation(
+        "service.reload", "POST", f"{_SERVICE}/reload", "InstanceRequest", "Accepted",
+        Right.OPERATE,
+        "Tells running instances to read their own configuration again; never restarts.",
+    ),
+    Operation(
+        "service.pause", "POST", f"{_SERVICE}/pause", "ServiceRequest", "Accepted", Right.OPERATE,
+        "Leaves a service as it is: what runs goes on, what ends is not restarted.",
+    ),
+    Operation(
+        "service.signal", "POST", f"{_SERVICE}/signal", "SignalRequest", "Accepted", Right.OPERATE,
+        "Sends a signal to the main process of running instances.",
+    ),
+    Operation(
+        "service.scale", "POST", f"{_SERVICE}/scale", "ScaleRequest", "Scaled", Right.OPERATE,
+        "Changes how many instances a service has, until it is scaled again.",
+    ),
+    Operation(
+        "service.logs", "GET", f"{_SERVICE}/logs", "ServiceLogsRequest", "LogRecord", Right.READ,
+        "Output of one service, a line each.",
+        stream=True, media=NDJSON,
+    ),
+    Operation(
+        "logs", "GET", "/v1/logs", "LogsRequest", "LogRecord", Right.READ,
+        "Output of several or all services, in the order of time.",
+        stream=True, media=NDJSON,
+    ),
+    Operation(
+        "service.why", "GET", f"{_SERVICE}/why", "WhyRequest", "Why", Right.READ,
+        "Tells in plain words how a service came to be as it is.",
+    ),
+    Operation(
+        "events", "GET", "/v1/events", "EventsRequest", "Event", Right.READ,
+        "What happened, a fact a line; with `follow`, as it happens.",
+        stream=True, lossy=True, media=NDJSON,
+    ),
+    Operation(
+        "plan", "GET", "/v1/plan", "Nothing", "Plan", Right.READ,
+        "What `apply` would do to which instance, and why; changes nothing.",
+    ),
+    Operation(
+        "apply", "POST", "/v1/apply", "Nothing", "Plan", Right.OPERATE,
+        "Reads the configuration anew and does what the plan says.",
+    ),
+    Operation(
+        "config.reload", "POST", "/v1/config/reload", "Nothing", "ConfigReloaded", Right.OPERATE,
+        "Reads the configuration anew and takes over all that needs no restart of a service.",
+    ),
+    Operation(
+        "plugins", "GET", "/v1/plugins", "Nothing", "Plugins", Right.READ,
+        "Every plugin that was found: what it offers, or why it was refused.",
+    ),
+    Operation(
+        "health", "GET", "/v1/health", "Nothing", "HealthBody", Right.READ,
+        "The host's health, with the verdicts that it is made of.",
+    ),
+    Operation(
+        "health.service", "GET", "/v1/health/services/{service}", "ServiceRequest", "HealthBody",
+        Right.READ,
+        "The health of one service, with the verdicts that it is made of.",
+    ),
+    Operation(
+        "checks", "GET", "/v1/checks", "Nothing", "Checks", Right.READ,
+        "The last verdict of every configured check.",
+    ),
+    Operation(
+        "checks.report", "POST", "/v1/checks/report", "CheckReport", "Reported", Right.OPERATE,
+        "Takes verdicts of checks from the monitoring role.",
+    ),
+    Operation(
+        "doctor", "GET", "/v1/doctor", "Nothing", "Doctor", Right.READ,
+        "What this host offers atlasd, and what is reduced where something is missing.",
+    ),
+    Operation(
+        "version", "GET", "/v1/version", "Nothing", "Version", Right.READ,
+        "Versions and process ids of the roles.",
+    ),
+    Operation(
+        "shutdown", "POST", "/v1/shutdown", "ShutdownRequest", "ShuttingDown", Right.ADMINISTER,
+        "Stops the daemon, and its services unless they are to be kept.",
+    ),
+    Operation(
+        "services-role.upgrade", "POST", "/v1/services-role/upgrade", "UpgradeRequest", "Upgraded",
+        Right.ADMINISTER,
+        "Replaces the program of the services role in place; the services run on.",
+    ),
+    Operation(
+        "metrics", "GET", "/v1/metrics", "Nothing", "str", Right.READ,
+        "Metrics in the Prometheus text format.",
+        media=METRICS,
+    ),
+    Operation(
+        "openapi", "GET", "/v1/openapi.json", "Nothing", "OpenApi", Right.READ,
+        "This table as an OpenAPI 3.1 document.",
+    ),
+)  # fmt: skip
+"""Every operation of atlasd itself."""
+
+BY_NAME = {operation.name: operation for operation in OPERATIONS}
