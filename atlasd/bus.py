@@ -3,7 +3,8 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -88,11 +89,22 @@ class Subscription:
 class Bus:
     """Carries facts, never requests. Publishing never blocks and never raises.
 
-    It belongs to the event loop it was made in; `publish` may be called from any thread.
+    It belongs to the event loop it was made in; `publish` may be called from any thread. Facts are
+    numbered in the order in which they were published, from `first` on; `record`, if given, gets
+    each of them before any subscriber and loses none: it must be as quick as an append.
     """
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        *,
+        first: int = 1,
+        record: Callable[[Event], object] | None = None,
+    ) -> None:
         self._clock: Clock = clock or RealClock()
+        self.next_seq = first
+        """Number of the next fact."""
+        self._record = record
         self._subscriptions: list[Subscription] = []
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
@@ -108,7 +120,11 @@ class Bus:
             except RuntimeError:
                 pass  # the loop is closed: nobody is left to be told
             return
+        event = replace(event, seq=self.next_seq)
+        self.next_seq += 1
         self.published += 1
+        if self._record is not None:
+            self._record(event)
         for subscription in self._subscriptions:
             subscription._offer(event)  # noqa: SLF001  the two are one mechanism
 

@@ -12,6 +12,8 @@ class Event:
     kind: ClassVar[str] = ""
     time: float
     """When it happened: wall time, seconds since the epoch."""
+    seq: int = 0
+    """Number that the bus gave it, growing by one; 0 while it has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,12 +243,26 @@ KINDS: Mapping[str, type[Event]] = {
 """Every kind of fact by its word."""
 
 
+COLUMNS = frozenset(
+    {"seq", "time", "service", "instance", "old", "new", "reason", "detail", "actor", "pid"}
+)
+"""Fields that stand beside `kind` on the wire; the others of a fact stand in `data`."""
+
+
 def to_wire(event: Event) -> dict[str, object]:
-    """The fact as JSON-able material: `kind`, `time` and its own fields."""
+    """The fact as JSON-able material: `kind`, the `COLUMNS` that it has, and `data`."""
     body: dict[str, object] = {"kind": event.kind}
+    data: dict[str, object] = {}
     for f in fields(event):
         value = getattr(event, f.name)
-        body[f.name] = dict(value) if isinstance(value, Mapping) else value
+        if f.name in COLUMNS:
+            body[f.name] = value
+        elif f.name == "data":
+            data.update(value)
+        else:
+            data[f.name] = value
+    if data:
+        body["data"] = data
     return body
 
 
@@ -259,8 +275,18 @@ def from_wire(body: Mapping[str, object]) -> Event | None:
     cls = KINDS.get(str(body.get("kind", "")))
     if cls is None:
         return None
-    names = {f.name for f in fields(cls)}
+    data = body.get("data")
+    extra = data if isinstance(data, Mapping) else {}
+    values: dict[str, object] = {}
+    for f in fields(cls):
+        if f.name == "data":
+            values["data"] = dict(extra)
+        elif f.name in COLUMNS:
+            if f.name in body:
+                values[f.name] = body[f.name]
+        elif f.name in extra:
+            values[f.name] = extra[f.name]
     try:
-        return cls(**{key: value for key, value in body.items() if key in names})  # type: ignore[arg-type]
+        return cls(**values)  # type: ignore[arg-type]
     except TypeError:
         return None

@@ -1,4 +1,4 @@
-"""Core's side of `services.sock`: requests with time limits, events that resume, held descriptors."""
+"""Core's side of `services.sock`: requests with time limits, events, held descriptors."""
 
 import array
 import asyncio
