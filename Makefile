@@ -13,9 +13,9 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
 
 # The environment is made anew only when what it is made from has changed: the interpreter, the
-# place, the pins or the project's own metadata.
+# place, the pins or the project's own metadata (what stands before the settings of the tools).
 setup: ## the virtual environment, with every dependency at its pinned hash
-	@key=$$({ $(PYTHON) -VV; pwd; cat requirements/dev.txt pyproject.toml; } | sha256sum); \
+	@key=$$({ $(PYTHON) -VV; pwd; cat requirements/dev.txt; sed '/^\[tool.ruff/q' pyproject.toml; } | sha256sum); \
 	[ "$$(cat $(STAMP) 2>/dev/null)" = "$$key" ] && exit 0; \
 	set -e; \
 	[ "$$($(BIN)/python -VV 2>/dev/null)" = "$$($(PYTHON) -VV)" ] || $(PYTHON) -m venv --clear $(VENV); \
@@ -51,7 +51,7 @@ bench: setup ## atlasd beside its peers, in one run
 	$(BIN)/python -m benchmarks
 
 docs: setup ## the documentation as HTML, any warning is an error
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 

@@ -1,0 +1,59 @@
+"""Write the reference from the code: `python -m docs.generate`."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from docs import pages
+
+REFERENCE = Path(__file__).parent / "reference"
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "operations": pages.operations,
+    "states": pages.states,
+    "events": pages.events,
+    "errors": pages.errors,
+}
+"""Pages of the reference, in the order in which they are listed."""
+
+
+def index() -> str:
+    """The page that lists the others."""
+    names = "\n".join(PAGES)
+    return (
+        "# Reference\n\nMade from the code by `docs/generate.py`, and checked by the tests."
+        f"\n\n```{{toctree}}\n:maxdepth: 1\n\n{names}\n```\n"
+    )
+
+
+def reference() -> dict[Path, str]:
+    """Every file of the reference with the text that it should have."""
+    texts = {REFERENCE / "index.md": index()}
+    texts |= {REFERENCE / f"{name}.md": page() for name, page in PAGES.items()}
+    return texts
+
+
+def stale() -> list[str]:
+    """Names of the files that don't say what the code says."""
+    return [
+        path.name
+        for path, text in reference().items()
+        if not path.exists() or path.read_text() != text
+    ]
+
+
+def main() -> int:
+    """Write what is stale, or with --check only name it and answer 1."""
+    names = stale()
+    if "--check" in sys.argv[1:]:
+        sys.stderr.writelines(f"docs/reference/{name} is stale: make docs\n" for name in names)
+        return 1 if names else 0
+    REFERENCE.mkdir(exist_ok=True)
+    for path, text in reference().items():
+        if path.name in names:
+            path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
