@@ -13,6 +13,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "states": pages.states,
     "events": pages.events,
     "errors": pages.errors,
+    "hooks": pages.hooks,
 }
 """Pages of the reference, in the order in which they are listed."""
 

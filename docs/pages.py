@@ -1,6 +1,12 @@
 """The pages of the reference, each made from what the code says about itself."""
 
+import ast
 import dataclasses
+import inspect
+import re
+import sys
+import textwrap
+import typing
 from collections.abc import Iterator
 from enum import StrEnum
 from types import FunctionType, ModuleType
@@ -11,7 +17,9 @@ from pydantic import BaseModel, RootModel
 
 from atlasd import errors as declared_errors
 from atlasd import events as declared_events
+from atlasd import hookspecs
 from atlasd import states as declared_states
+from atlasd.contracts.context import PluginContext
 from atlasd.control import models, wire
 from docs import schema
 from docs.markdown import attributes, prose, table
@@ -144,6 +152,59 @@ def _fields_of(model_name: str, shown: dict[str, dict[str, Any]]) -> str:
     return schema.fields(body, body.get("$defs", {}))
 
 
+def hooks() -> str:
+    """Every hook that a plugin may implement, and what it returns."""
+    api = hookspecs.HOOK_API
+    parts = ["# Hooks\n", prose(hookspecs)]
+    parts.append(f"This is version {api} of the hooks: a drop-in says `ATLASD_API = {api}`.\n")
+    for name, function in _functions(hookspecs):
+        parts += [f"## {name}\n", f"```python\n{_signature(function)}\n```\n", prose(function)]
+        for descriptor in typing.get_args(function.__annotations__["return"]):
+            if dataclasses.is_dataclass(descriptor):
+                parts += _contract(sys.modules[descriptor.__module__])
+    parts += ["## What `open` is given\n", _protocol(PluginContext)]
+    return "\n".join(parts)
+
+
+def _contract(module: ModuleType) -> Iterator[str]:
+    """The descriptor of one contract, the values it has to do with, and what is expected."""
+    for name, value in vars(module).items():
+        if not isinstance(value, type) or value.__module__ != module.__name__:
+            continue
+        if dataclasses.is_dataclass(value):
+            meanings = attributes(value)
+            yield f"### {name}\n"
+            yield prose(value)
+            yield table(
+                ("field", "type", "meaning"),
+                [
+                    (f"`{f.name}`", f"`{_annotation(f.type)}`", meanings.get(f.name, ""))
+                    for f in dataclasses.fields(value)
+                ],
+            )
+        elif getattr(value, "_is_protocol", False):
+            yield f"### {name}\n"
+            yield _protocol(value)
+
+
+def _protocol(protocol: type) -> str:
+    parts = [prose(protocol)]
+    for name, value in vars(protocol).items():
+        if name.startswith("_") and name != "__call__":
+            continue
+        if isinstance(value, property):
+            parts.append(f"```python\n{name}: {_annotation(_returned(value))}\n```\n")
+            parts.append(prose(value))
+        elif isinstance(value, FunctionType):
+            parts += [f"```python\n{_signature(value)}\n```\n", prose(value)]
+    return "\n".join(parts)
+
+
+def _returned(value: property) -> object:
+    assert value.fget is not None
+    return value.fget.__annotations__["return"]
+
+
 def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
     for name, value in vars(module).items():
         if (
@@ -154,10 +215,21 @@ def _functions(module: ModuleType) -> Iterator[tuple[str, FunctionType]]:
             yield name, value
 
 
+def _signature(function: FunctionType) -> str:
+    """The head of a function, as it would be written."""
+    source = textwrap.dedent(inspect.getsource(function))
+    tree = ast.parse(source).body[0]
+    assert isinstance(tree, ast.FunctionDef | ast.AsyncFunctionDef)
+    word = "async def" if isinstance(tree, ast.AsyncFunctionDef) else "def"
+    returned = f" -> {ast.unparse(tree.returns)}" if tree.returns else ""
+    return f"{word} {tree.name}({ast.unparse(tree.args)}){returned}"
+
+
 def _annotation(annotation: object) -> str:
     if isinstance(annotation, type):
         return annotation.__name__
-    return str(annotation).replace("collections.abc.", "").replace("typing.", "")
+    # names are known without the modules that they stand in
+    return re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", str(annotation))
 
 
 def _commands_of(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:

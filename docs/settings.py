@@ -1,0 +1,127 @@
+"""The settings page of the reference: every key of the configuration, as the models declare it."""
+
+import json
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic.fields import FieldInfo
+
+from atlasd.config import schema, units
+from atlasd.config.fields import Section, Spelling
+from docs.markdown import prose, table
+
+
+def settings() -> str:
+    """Every key of the configuration, a heading for each table."""
+    parts = ["# Settings\n", INTRODUCTION]
+    for name, section in sections("", schema.Configuration):
+        parts.append(f"## {name}\n" if name else "## Top level\n")
+        parts.append(prose(section))
+        parts.append(
+            table(
+                ("key", "value", "default", "meaning"),
+                [
+                    (f"`{key}`", value(field), default(field), field.description or "")
+                    for key, field in section.model_fields.items()
+                ],
+            )
+        )
+    return "\n".join(parts)
+
+
+INTRODUCTION = """The configuration is TOML. Unknown keys are refused, with the nearest known one;
+an error names file, line and column. A duration is written `"250ms"`, `"30s"` or `"1h30m"`, a size
+`"512MiB"` or `"10MB"`: a bare number would leave the unit to be guessed.
+"""
+
+
+def sections(name: str, section: type[Section]) -> Iterator[tuple[str, type[Section]]]:
+    """A table and all tables below it, each with its name as the configuration has it."""
+    yield name, section
+    for key, field in section.model_fields.items():
+        for below, repeated in _sections_in(field.annotation):
+            path = f"{name}.{key}" if name else key
+            yield from sections(f"{path}.NAME" if repeated else path, below)
+
+
+def _sections_in(annotation: Any, *, repeated: bool = False) -> Iterator[tuple[Any, bool]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation, repeated
+        return
+    origin = typing.get_origin(annotation)
+    args = typing.get_args(annotation)
+    if origin is Annotated:
+        args = args[:1]
+    for arg in args:
+        yield from _sections_in(arg, repeated=repeated or origin is dict)
+
+
+def value(field: FieldInfo) -> str:
+    """What may be written for a key."""
+    spelling = _spelling(field)
+    if spelling:
+        return spelling.expected
+    return _kind(field.annotation)
+
+
+def _spelling(field: FieldInfo) -> Spelling | None:
+    found = [m for m in field.metadata if isinstance(m, Spelling)]
+    for arg in typing.get_args(field.annotation):
+        found += [m for m in getattr(arg, "__metadata__", ()) if isinstance(m, Spelling)]
+    return found[0] if found else None
+
+
+def _kind(annotation: Any) -> str:
+    origin = typing.get_origin(annotation)
+    args = typing.get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{a}"' for a in args)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_kind(a) for a in args if a is not type(None))
+    if origin is Annotated:
+        return _kind(args[0])
+    if origin is dict:
+        return "tables by name"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return "a table"
+    return names.get(annotation, "a table")
+
+
+def default(field: FieldInfo) -> str:
+    """What holds when the key isn't there, as it would be written."""
+    if field.is_required():
+        return "required"
+    spelling = _spelling(field)
+    return _written(field.get_default(call_default_factory=True), spelling)
+
+
+def _written(given: object, spelling: Spelling | None) -> str:
+    if given is None or isinstance(given, Section):
+        return ""
+    expected = spelling.expected if spelling else ""
+    if isinstance(given, float) and expected == units.DURATION:
+        return f'`"{_duration(given)}"`'
+    if isinstance(given, int) and expected == units.SIZE:
+        return f'`"{_size(given)}"`'
+    if isinstance(given, int) and expected == units.MODE:
+        return f'`"{given:04o}"`'
+    if isinstance(given, tuple | list):
+        given = [list(item) if isinstance(item, tuple) else item for item in given]
+    return f"`{json.dumps(given, ensure_ascii=False)}`" if given not in ([], {}) else ""
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= length and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds * 1000:g}ms" if seconds else "0s"
+
+
+def _size(count: int) -> str:
+    for unit, length in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= length and count % length == 0:
+            return f"{count // length}{unit}"
+    return f"{count}B"
