@@ -320,8 +320,8 @@ class Event(Model):
     seq: int = Field(description="Grows by one with each event of this daemon.")
     time: datetime = Field(description="When it happened.")
     kind: str = Field(
-        description="transition, crash, health, plan, …; `events-lost`: the reader was too slow, and "
-        "`data.count` events are missing here."
+        description="transition, crash, health, plan, …; `events-lost`: the reader was too slow, "
+        "and `data.count` events are missing here."
     )
     service: str | None = Field(default=None, description="The service it concerns.")
     instance: int | None = Field(default=None, description="The instance it concerns.")

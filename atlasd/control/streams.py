@@ -25,8 +25,8 @@ class Stream:
     """Carries lines from an iterator to a reader.
 
     With a `limit` the reader is never waited for: what he is behind by more than `limit` lines
-    gives way, the oldest first, and he is told how many in a line of kind `events-lost`. Without one the
-    iterator is only read as fast as the reader reads.
+    gives way, the oldest first, and he is told how many in a line of kind `events-lost`. Without
+    one the iterator is only read as fast as the reader reads.
     """
 
     def __init__(
