@@ -20,6 +20,8 @@ from pydantic import BaseModel
 
 from atlasd import __version__
 from atlasd.clock import Clock, RealClock
+from atlasd.contracts.authorization import Actor, Decision
+from atlasd.contracts.operations import Operation as PluginOperation
 from atlasd.control import models, openapi
 from atlasd.control.requests import body_of, refuse_strangers, request_from
 from atlasd.control.rights import Caller, caller_of, demand
@@ -31,14 +33,17 @@ from atlasd.control.wire import (
     PLUGIN_PREFIX,
     VERSION_HEADER,
     Operation,
+    Right,
 )
 from atlasd.errors import AtlasError, nearest
 
 Answer = BaseModel | str
 Lines = AsyncIterator[BaseModel | bytes]
 Handler = Callable[[Any, Caller], Awaitable[Answer | Lines]]
-Authorize = Callable[[Caller, Operation], bool | None]
-"""Asked after the peer's rights have been found sufficient; False refuses."""
+Authorize = Callable[[Actor, str], Decision | None]
+"""Asked with the operation's name, after the peer's rights have been found sufficient."""
+Handle = Callable[[PluginOperation, Any], Awaitable[BaseModel]]
+"""Calls a plugin's operation with its validated request, guarded."""
 
 _log = logging.getLogger("atlasd.control")
 
@@ -110,17 +115,24 @@ class ControlServer:
         """Every operation that is served, plugins' included."""
         return tuple(bound.operation for bound in self._bound.values())
 
-    def register_operations(self, plugin: str, added: Iterable[Bound]) -> None:
+    def register_operations(
+        self, plugin: str, added: Iterable[PluginOperation], handle: Handle
+    ) -> None:
         """Add a plugin's operations; their paths are put below `/v1/plugins/<plugin>/`.
 
-        A name becomes `<plugin>.<name>`. Must happen before `start`. Raises `AtlasError`
-        `plugin.refused` for a path or a name that is taken.
+        Must happen before `start`. Raises `AtlasError` `plugin.refused` for a path or a name that
+        is taken.
         """
         assert self._runner is None, "operations are registered before start"
-        for bound in added:
-            operation = bound.operation._replace(
-                name=f"{plugin}.{bound.operation.name}",
-                path=f"{PLUGIN_PREFIX}/{plugin}/{bound.operation.path.strip('/')}",
+        for offered in added:
+            operation = Operation(
+                name=offered.name,
+                method=offered.method,
+                path=f"{PLUGIN_PREFIX}/{plugin}/{offered.path.strip('/')}",
+                request=offered.request.__name__,
+                answer=offered.answer.__name__,
+                right=Right(offered.right),
+                summary=offered.summary,
                 owner=plugin,
             )
             taken = {(b.operation.method, b.operation.path) for b in self._bound.values()}
@@ -133,9 +145,9 @@ class ControlServer:
                 )
             self._bound[operation.name] = Bound(
                 operation=operation,
-                request=bound.request,
-                answer=bound.answer,
-                handler=bound.handler,
+                request=offered.request,
+                answer=offered.answer,
+                handler=_plugin_handler(offered, handle),
             )
 
     async def start(self) -> None:
@@ -204,12 +216,16 @@ class ControlServer:
             raise AtlasError("operation.denied", "the caller has gone away")
         caller = self._identify(peer)
         demand(caller, operation)
-        if self._authorize is not None and self._authorize(caller, operation) is False:
-            raise AtlasError(
-                "operation.denied",
-                f"a plugin refuses {operation.name} to {caller.actor}",
-                hint="`atlasctl plugins` shows which plugins decide",
-            )
+        if self._authorize is not None:
+            assert caller.right is not None
+            actor = Actor(uid=caller.uid, gid=caller.gid, pid=caller.pid, right=caller.right)
+            decision = self._authorize(actor, operation.name)
+            if decision is not None and not decision.allowed:
+                raise AtlasError(
+                    "operation.denied",
+                    f"a plugin refuses {operation.name} to {caller.actor}",
+                    hint=decision.reason or "`atlasctl plugins` shows which plugins there are",
+                )
         if self._stopping:
             raise AtlasError("core.stopping", "core is shutting down")
         return caller
@@ -303,6 +319,14 @@ class ControlServer:
             return _failure(AtlasError("request.invalid", fault.reason))
         except Exception as fault:  # noqa: BLE001  whatever it is, the caller gets a reference
             return _failure(explain(fault, f"{request.method} {request.path}"))
+
+
+def _plugin_handler(offered: PluginOperation, handle: Handle) -> Handler:
+    async def handler(request: Any, caller: Caller) -> Answer:
+        del caller
+        return await handle(offered, request)
+
+    return handler
 
 
 def explain(fault: Exception, doing: str) -> AtlasError:
