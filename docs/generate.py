@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs import pages
+from docs.settings import settings
 
 REFERENCE = Path(__file__).parent / "reference"
 
 PAGES: Mapping[str, Callable[[], str]] = {
+    "settings": settings,
     "operations": pages.operations,
     "states": pages.states,
     "events": pages.events,

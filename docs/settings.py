@@ -15,10 +15,12 @@ from docs.markdown import prose, table
 
 def settings() -> str:
     """Every key of the configuration, a heading for each table."""
+    names: dict[type[Section], list[str]] = {}
+    for name, section in sections("", schema.Settings):
+        names.setdefault(section, []).append(name or "Top level")
     parts = ["# Settings\n", INTRODUCTION]
-    for name, section in sections("", schema.Configuration):
-        parts.append(f"## {name}\n" if name else "## Top level\n")
-        parts.append(prose(section))
+    for section, places in names.items():
+        parts += [f"## {', '.join(places)}\n", prose(section)]
         parts.append(
             table(
                 ("key", "value", "default", "meaning"),
@@ -62,15 +64,19 @@ def value(field: FieldInfo) -> str:
     """What may be written for a key."""
     spelling = _spelling(field)
     if spelling:
-        return spelling.expected
+        return spelling.expected.partition(" such as ")[0]
     return _kind(field.annotation)
 
 
 def _spelling(field: FieldInfo) -> Spelling | None:
     found = [m for m in field.metadata if isinstance(m, Spelling)]
-    for arg in typing.get_args(field.annotation):
+    for arg in typing.get_args(field.annotation) if _is_union(field.annotation) else ():
         found += [m for m in getattr(arg, "__metadata__", ()) if isinstance(m, Spelling)]
     return found[0] if found else None
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
 
 
 def _kind(annotation: Any) -> str:
@@ -78,7 +84,7 @@ def _kind(annotation: Any) -> str:
     args = typing.get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(f'"{a}"' for a in args)
-    if origin in (typing.Union, types.UnionType):
+    if _is_union(annotation):
         return " or ".join(_kind(a) for a in args if a is not type(None))
     if origin is Annotated:
         return _kind(args[0])
@@ -108,6 +114,8 @@ def _written(given: object, spelling: Spelling | None) -> str:
         return f'`"{_size(given)}"`'
     if isinstance(given, int) and expected == units.MODE:
         return f'`"{given:04o}"`'
+    if expected.startswith(units.STATUS):
+        given = [f"{low}-{high}" for low, high in typing.cast("tuple[tuple[int, int]]", given)]
     if isinstance(given, tuple | list):
         given = [list(item) if isinstance(item, tuple) else item for item in given]
     return f"`{json.dumps(given, ensure_ascii=False)}`" if given not in ([], {}) else ""
