@@ -232,8 +232,6 @@ def notes_between(old: Wish, new: Wish) -> tuple[str, ...]:
         notes.append("settings outside of services and checks change; some need a new start")
     names = {check.name: check for check in old.checks}
     later = {check.name: check for check in new.checks}
-    for name in sorted(later.keys() - names.keys()):
-        notes.append(f"check {name} is new")
-    for name in sorted(names.keys() - later.keys()):
-        notes.append(f"check {name} goes")
+    notes += [f"check {name} is new" for name in sorted(later.keys() - names.keys())]
+    notes += [f"check {name} goes" for name in sorted(names.keys() - later.keys())]
     return tuple(notes)

@@ -1,0 +1,273 @@
+"""Core's metrics in the Prometheus text format: of the services, of the checks, and of itself."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from atlasd.core.health import CheckState
+from atlasd.events import Event, InstanceMoved
+from atlasd.services.protocol import SnapshotBody
+from atlasd.states import Health, Lifecycle, Wanted
+
+START_BUCKETS = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+TICK_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0)
+
+# A second series for each counter, which only OpenMetrics knows and promtool takes for a mistake.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+_CHECK_VALUES = {Health.FAIL: 0.0, Health.WARN: 1.0, Health.PASS: 2.0}
+
+
+class CoreMetrics:
+    """What core counts itself, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.start_duration = Histogram(
+            "atlasd_service_start_duration_seconds",
+            "Time from the start of an instance until it is ready.",
+            ["service"],
+            buckets=START_BUCKETS,
+            registry=self.registry,
+        )
+        self.tick = Histogram(
+            "atlasd_tick_duration_seconds",
+            "Time that a pass of core's scheduler took.",
+            buckets=TICK_BUCKETS,
+            registry=self.registry,
+        )
+        self.reloads = Counter(
+            "atlasd_config_reloads_total",
+            "Times the configuration was read anew, by what became of it.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.operations = Counter(
+            "atlasd_operations_total",
+            "Operations asked of core on its control socket.",
+            ["operation", "result"],
+            registry=self.registry,
+        )
+        for result in ("loaded", "refused"):
+            self.reloads.labels(result)
+        ProcessCollector(registry=self.registry)
+        self._starting: dict[tuple[str, int | None], float] = {}
+
+    def hear(self, event: Event) -> None:
+        """Learn from a fact: how long a start took."""
+        if not isinstance(event, InstanceMoved):
+            return
+        key = (event.service, event.instance)
+        if event.new == Lifecycle.STARTING:
+            self._starting[key] = event.time
+            return
+        began = self._starting.pop(key, None)
+        if began is not None and event.new == Lifecycle.RUNNING:
+            took = max(0.0, event.time - began)
+            self.start_duration.labels(event.service).observe(took)
+
+
+def render(
+    own: CoreMetrics,
+    *,
+    version: str,
+    snapshot: SnapshotBody | None,
+    checks: Sequence[CheckState],
+    numbers: Mapping[str, float],
+    plugins: Mapping[str, Mapping[str, float]],
+    added: Iterable[Metric] = (),
+    now: float,
+) -> str:
+    """Everything in the text format; without a snapshot the services' part is left out.
+
+    `numbers` holds core's own gauges and counters by name (see `CORE_NUMBERS`); `plugins` what
+    each plugin has cost (see `PLUGIN_NUMBERS`); `added` comes from plugins' collectors.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    info = GaugeMetricFamily("atlasd_build_info", "The version of atlasd.", labels=["version"])
+    info.add_metric([version], 1.0)
+    families: list[Metric] = [info]
+    if snapshot is not None:
+        families += _services(snapshot)
+    families += _checks(checks, now)
+    families += _numbers(numbers)
+    families += _plugins(plugins)
+    families += added
+    registry.register(_Fixed(families))
+    return (generate_latest(registry) + generate_latest(own.registry)).decode()
+
+
+class _Fixed(Collector):
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._families
+
+
+CORE_NUMBERS: Mapping[str, tuple[str, str]] = {
+    "atlasd_loop_lag_seconds": ("gauge", "How late core's loop ran, the worst of the last minute."),
+    "atlasd_watchdog_pings_total": ("counter", "Pings sent to systemd's watchdog by core."),
+    "atlasd_bus_published_total": ("counter", "Facts published on core's bus."),
+    "atlasd_bus_dropped_total": ("counter", "Facts that slow subscribers of core's bus lost."),
+    "atlasd_store_commits_total": ("counter", "Transactions committed to the daemon's database."),
+    "atlasd_journal_failures_total": ("counter", "Times the database refused journal entries."),
+    "atlasd_services_connected": ("gauge", "Whether the services role answers core: 1 or 0."),
+    "atlasd_services_connections_total": ("counter", "Times core reached the services role."),
+    "atlasd_held_descriptors": ("gauge", "Pipes and sockets that core keeps for services."),
+    "atlasd_monitoring_last_report_timestamp_seconds": (
+        "gauge",
+        "When the monitoring role last reported verdicts.",
+    ),
+    "atlasd_start_time_seconds": ("gauge", "When core started, in seconds since the epoch."),
+}
+"""Core's own numbers: kind and help."""
+
+PLUGIN_NUMBERS: Mapping[str, tuple[str, str]] = {
+    "atlasd_plugin_calls_total": ("counter", "Calls of a plugin's hooks and work."),
+    "atlasd_plugin_call_seconds_total": ("counter", "Time spent in a plugin's hooks and work."),
+}
+"""What is told of each plugin: kind and help."""
+
+
+def _family(name: str, kind: str, text: str, labels: Sequence[str]) -> Metric:
+    if kind == "counter":
+        return CounterMetricFamily(name, text, labels=labels)
+    return GaugeMetricFamily(name, text, labels=labels)
+
+
+def _numbers(numbers: Mapping[str, float]) -> list[Metric]:
+    families = []
+    for name, value in numbers.items():
+        kind, text = CORE_NUMBERS[name]
+        family = _family(name, kind, text, [])
+        family.add_sample(name, {}, value)
+        families.append(family)
+    return families
+
+
+def _plugins(plugins: Mapping[str, Mapping[str, float]]) -> list[Metric]:
+    families = []
+    for name, (kind, text) in PLUGIN_NUMBERS.items():
+        family = _family(name, kind, text, ["plugin"])
+        for plugin in sorted(plugins):
+            if name in plugins[plugin]:
+                family.add_sample(name, {"plugin": plugin}, plugins[plugin][name])
+        families.append(family)
+    return families
+
+
+def _checks(checks: Sequence[CheckState], now: float) -> list[Metric]:
+    status = GaugeMetricFamily(
+        "atlasd_check_status",
+        "Verdict of a check: 0 fail, 1 warn, 2 pass; absent while unknown.",
+        labels=["check"],
+    )
+    took = GaugeMetricFamily(
+        "atlasd_check_duration_seconds", "Time that a check's last run took.", labels=["check"]
+    )
+    for check in checks:
+        value = _CHECK_VALUES.get(check.fresh(now))
+        if value is not None:
+            status.add_metric([check.name], value)
+        if check.duration is not None:
+            took.add_metric([check.name], check.duration)
+    return [status, took]
+
+
+def _services(snapshot: SnapshotBody) -> list[Metric]:
+    where = ["service", "instance"]
+    state = GaugeMetricFamily(
+        "atlasd_service_state",
+        "Whether an instance is in the state: 1 in one of them, 0 in the others.",
+        labels=[*where, "state"],
+    )
+    wanted = GaugeMetricFamily(
+        "atlasd_service_wanted",
+        "Whether a service is wanted so: 1 in one of them, 0 in the others.",
+        labels=["service", "wanted"],
+    )
+    health = GaugeMetricFamily(
+        "atlasd_service_health",
+        "Whether an instance's probes say so: 1 in one of them, 0 in the others.",
+        labels=[*where, "health"],
+    )
+    restarts = CounterMetricFamily(
+        "atlasd_service_restarts_total",
+        "Restarts after failures, by reason.",
+        labels=["service", "reason"],
+    )
+    ooms = CounterMetricFamily(
+        "atlasd_service_oom_kills_total",
+        "Times the kernel killed the service for want of memory.",
+        labels=["service"],
+    )
+    exits = GaugeMetricFamily(
+        "atlasd_service_last_exit_timestamp_seconds",
+        "When a process of the service last ended.",
+        labels=["service"],
+    )
+    cpu = CounterMetricFamily(
+        "atlasd_service_cpu_seconds_total",
+        "CPU time of an instance's present processes.",
+        labels=where,
+    )
+    memory = GaugeMetricFamily(
+        "atlasd_service_memory_bytes", "Memory of an instance.", labels=[*where, "kind"]
+    )
+    tasks = GaugeMetricFamily(
+        "atlasd_service_tasks", "Processes and threads of an instance.", labels=where
+    )
+    for service in snapshot["services"]:
+        name = service["name"]
+        for word in Wanted:
+            wanted.add_metric([name, word], float(service["wanted"] == word))
+        for reason, count in service["restarts_total"].items():
+            restarts.add_metric([name, reason], count)
+        ooms.add_metric([name], service["oom_kills_total"])
+        if service["last_exit"] is not None:
+            exits.add_metric([name], service["last_exit"])
+        for instance in service["instances"]:
+            at = [name, str(instance["index"])]
+            for move in Lifecycle:
+                state.add_metric([*at, move], float(instance["state"] == move))
+            for verdict in Health:
+                health.add_metric([*at, verdict], float(instance["health"] == verdict))
+            if instance["cpu_seconds"] is not None:
+                cpu.add_metric(at, instance["cpu_seconds"])
+            if instance["memory_bytes"] is not None:
+                memory.add_metric([*at, "current"], instance["memory_bytes"])
+            if instance["tasks"] is not None:
+                tasks.add_metric(at, instance["tasks"])
+    return [
+        *(state, wanted, health, restarts, ooms, exits, cpu, memory, tasks),
+        _single("counter", "atlasd_spawns_total", "Processes started.", snapshot["spawns_total"]),
+        _single(
+            "counter",
+            "atlasd_output_bytes_total",
+            "Bytes of output captured.",
+            snapshot["output_bytes_total"],
+        ),
+        _single(
+            "gauge",
+            "atlasd_restart_budget_tokens",
+            "Restarts after failures that the host would bear at this moment.",
+            snapshot["budget_tokens"],
+        ),
+    ]
+
+
+def _single(kind: str, name: str, text: str, value: float) -> Metric:
+    family = _family(name, kind, text, [])
+    family.add_sample(name, {}, value)
+    return family
