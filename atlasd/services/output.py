@@ -1,0 +1,430 @@
+"""Capture of what services write: from their pipes into log files, exactly once, at little cost."""
+
+import fcntl
+import os
+import select
+import stat
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from atlasd.services.loop import READ, Loop, Timer
+from atlasd.services.output_files import LogDirectory, LogFile, Spawn
+from atlasd.services.output_journal import CHUNK, Journal, owner_of, split_owner
+from atlasd.services.output_records import STREAMS, compose, join, parse, stamp
+from atlasd.services.spec import HostPolicy, Log
+
+__all__ = ["Capture", "OutputLine", "Recovered", "Spawn", "Stream"]
+
+REST = 0.002
+"""Seconds that a stream is left alone after a short read, so that more is read at once."""
+TURN_BYTES = 2 << 20
+TURN_SECONDS = 0.003
+"""What reading may take of one turn of the loop; the rest waits for the next one."""
+PIPE = 1 << 20
+"""Bytes of pipe for a stream that floods."""
+
+_ONESHOT = READ | select.EPOLLONESHOT
+_SUFFIX = {"stdout": "out", "stderr": "err"}
+_PIPE_DEFAULT = 65536
+_BIG = 64 * 1024
+
+
+class Recovered(NamedTuple):
+    """What a predecessor had taken from a pipe when it died, and has now been written."""
+
+    service: str
+    instance: int
+    stream: str
+    size: int
+    """Bytes of output."""
+
+
+class OutputLine(NamedTuple):
+    """A line of output, for a crash record."""
+
+    time: str
+    stream: str
+    message: str
+
+
+class Stream:
+    """One output stream of one instance; its pipe outlives the processes that write to it."""
+
+    __slots__ = (
+        "adopted",
+        "bytes_total",
+        "capture",
+        "fd",
+        "file",
+        "flood",
+        "key",
+        "lost_bytes",
+        "lost_lines",
+        "mark",
+        "path",
+        "tap",
+        "widened",
+    )
+
+    def __init__(
+        self, capture: "Capture", file: LogFile, stream: str, fd: int, path: str, *, adopted: bool
+    ) -> None:
+        self.capture = capture
+        self.file = file
+        self.mark = stream.encode()
+        self.key = owner_of(file.service, file.instance, stream)
+        self.path = path
+        self.fd = fd
+        """The reading end, non-blocking. Others may hold duplicates, and must not read."""
+        self.adopted = adopted
+        """Whether the pipe was there before, perhaps with processes that write to it."""
+        self.flood = _PIPE_DEFAULT * 3 // 4
+        """A read of so many bytes says that the pipe was full, and the writer perhaps waiting."""
+        self.widened = False
+        self.bytes_total = 0
+        self.lost_bytes = 0
+        self.lost_lines = 0
+        self.tap: Callable[[bytes], object] | None = None
+        """Is called with every chunk after it was written, while somebody watches the output."""
+
+    @property
+    def service(self) -> str:
+        """Name of the service."""
+        return self.file.service
+
+    @property
+    def instance(self) -> int:
+        """Index of the instance."""
+        return self.file.instance
+
+    @property
+    def stream(self) -> str:
+        """Its name: stdout or stderr."""
+        return self.mark.decode()
+
+    def readable(self, _mask: int) -> None:
+        """The loop says that there is something to read."""
+        self.capture.enqueue(self)
+
+    def child_end(self) -> int:
+        """A new descriptor for a child's stdout or stderr; the caller closes it.
+
+        It's blocking, close-on-exec, and open for reading too. So the child has a reader in itself
+        and no death of ours makes it die of SIGPIPE: its output waits in the pipe.
+        """
+        if self.file.unfinished(self.mark):
+            self._end_line()
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(f"/proc/self/fd/{self.fd}", flags)
+        except FileNotFoundError:  # no /proc
+            return os.open(self.path, flags)
+
+    def drain(self) -> None:
+        """Read what is in the pipe now, without waiting for the loop."""
+        left = struct.unpack("i", fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0"))[0]
+        while left > 0:
+            count = self.capture.take(self)
+            if not count:
+                return
+            left -= count
+
+    def finish(self) -> None:
+        """Drain, and end a line that the exited process left unfinished."""
+        self.drain()
+        if self.file.unfinished(self.mark):
+            self._end_line()
+
+    def _end_line(self) -> None:
+        micros = self.capture.micros()
+        if self.file.ready(self.mark, micros):
+            self.file.append([b"%s %s F \n" % (stamp(micros), self.mark)])
+            self.file.mid_line[self.mark] = False
+
+    def close(self, *, remove: bool = False) -> None:
+        """Give the reading end back. `remove`: the pipe too; for an instance that is no more."""
+        if self.fd < 0:
+            return
+        self.capture.forget(self)
+        os.close(self.fd)
+        self.fd = -1
+        if remove:
+            try:
+                os.unlink(self.path)
+            except OSError:
+                pass
+
+
+class Capture:
+    """Reads every stream of every instance; one per services role.
+
+    `run_dir` is the role's own folder (on tmpfs), `log_dir` the place of log files. Call `recover`
+    before the first `stream`. `spawn(argv, on_exit)` starts gzip; without it log files stay
+    uncompressed. `report` is told, in plain words, what an operator should know.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        run_dir: str,
+        log_dir: str,
+        *,
+        policy: HostPolicy | None = None,
+        spawn: Spawn | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self._loop = loop
+        self._wall = loop.clock.wall
+        self._report = report or (lambda _text: None)
+        self._pipes = os.path.join(run_dir, "fifo")
+        os.makedirs(self._pipes, mode=0o700, exist_ok=True)
+        budget = (policy or HostPolicy()).log_budget
+        self.files = LogDirectory(log_dir, loop, budget=budget, spawn=spawn, report=self._report)
+        self._journal = Journal(os.path.join(run_dir, "output.journal"))
+        self._streams: dict[tuple[str, int, str], Stream] = {}
+        self._ready: deque[Stream] = deque()
+        self._resting: list[Stream] = []
+        self._rest: Timer | None = None
+        self._pumping = False
+        self._flooded = False
+        self.bytes_total = 0
+        """Bytes read from all streams since the start of this process."""
+        self.lost_bytes = 0
+        """Bytes that were read and could not be written."""
+        self.lost_lines = 0
+
+    def recover(self) -> Recovered | None:
+        """Take stock of the log files, and write what a predecessor left in the journal."""
+        self.files.scan()
+        chunk = self._journal.unfinished()
+        recovered = None
+        if chunk is not None:
+            service, instance, stream = split_owner(chunk.owner)
+            file = self.files.file(service, instance)
+            parts = compose(chunk.data, stream.encode(), chunk.micros)
+            if file.repair(chunk, sum(map(len, parts)), self.micros()):
+                lost, lines = file.append(parts)
+            else:
+                lost, lines = len(chunk.data), chunk.data.count(b"\n")
+            self._lost(file, lost, lines)
+            recovered = Recovered(service, instance, stream, len(chunk.data))
+        self._journal.clear()
+        return recovered
+
+    def configure(self, service: str, log: Log) -> None:
+        """Set size, age and count of a service's log files; holds at once."""
+        self.files.configure(service, log)
+
+    def set_policy(self, policy: HostPolicy) -> None:
+        """Set the budget of all log files together; holds at once."""
+        self.files.set_budget(policy.log_budget)
+
+    def stream(
+        self,
+        service: str,
+        instance: int,
+        stream: str,
+        *,
+        uid: int | None = None,
+        gid: int | None = None,
+        fd: int | None = None,
+    ) -> Stream:
+        """The stream `stdout` or `stderr` of an instance; the same one as long as it isn't closed.
+
+        A pipe that is there already is used again. `fd` is its reading end as a peer has kept it;
+        it becomes ours. The pipe belongs to `uid`, so that a program can open /dev/stdout anew.
+        Raises `OSError` when the pipe cannot be made.
+        """
+        key = (service, instance, stream)
+        known = self._streams.get(key)
+        if known is not None:
+            if fd is not None:
+                os.close(fd)
+            return known
+        if stream not in STREAMS:
+            raise ValueError(f"no such stream: {stream!r}")
+        path = os.path.join(self._pipes, f"{service}.{instance}.{_SUFFIX[stream]}")
+        adopted = True
+        if fd is None:
+            fd, adopted = _open_pipe(path)
+        else:
+            os.set_blocking(fd, False)
+            os.set_inheritable(fd, False)
+        if uid is not None:
+            os.fchown(fd, uid, -1 if gid is None else gid)
+        made = Stream(self, self.files.file(service, instance), stream, fd, path, adopted=adopted)
+        self._streams[key] = made
+        self._arm(made)
+        return made
+
+    def held(self) -> dict[str, int]:
+        """Descriptors for a peer to hold, by a name that says which stream it is."""
+        return {
+            f"{stream.service}.{stream.instance}.{_SUFFIX[stream.stream]}": stream.fd
+            for stream in self._streams.values()
+        }
+
+    def tail(
+        self, service: str, instance: int, *, lines: int = 20, limit: int = 16384, since: float = 0
+    ) -> list[OutputLine]:
+        """The instance's last lines of both streams, from `limit` bytes of log at most.
+
+        `since`: wall time; lines from before it, of an earlier process, are left out.
+        """
+        text = self.files.file(service, instance).last_bytes(limit)
+        records = filter(None, map(parse, text.split(b"\n")))
+        begin = stamp(int(since * 1_000_000)).decode()
+        found = [
+            OutputLine(line.time, line.stream, line.message.decode(errors="backslashreplace"))
+            for line in join(records)
+            if line.time >= begin
+        ]
+        return found[-lines:]
+
+    def micros(self) -> int:
+        """The wall time in microseconds since the epoch."""
+        return int(self._wall() * 1_000_000)
+
+    def _arm(self, stream: Stream) -> None:
+        self._loop.watch(stream.fd, stream.readable, _ONESHOT)
+
+    def enqueue(self, stream: Stream) -> None:
+        """Have the stream read in this turn of the loop."""
+        self._ready.append(stream)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Read every stream that is ready once, within the limits of a turn."""
+        self._pumping = False
+        ready, resting = self._ready, self._resting
+        left = TURN_BYTES
+        end = time.monotonic() + TURN_SECONDS
+        for _ in range(len(ready)):
+            stream = ready.popleft()
+            if stream.fd < 0:
+                continue
+            count = self._take_safely(stream)
+            if not count:
+                self._arm(stream)
+                if self._flooded and not resting and not ready:
+                    self._flooded = False
+                    self._journal.trim()
+            elif count >= stream.flood:
+                self._widen(stream)
+                ready.append(stream)
+            else:
+                resting.append(stream)
+            left -= count
+            if left <= 0 or time.monotonic() >= end:
+                break
+        if ready:
+            self._schedule()
+        if resting and self._rest is None:
+            self._rest = self._loop.call_later(REST, self._rested)
+
+    def _rested(self) -> None:
+        self._rest = None
+        self._ready.extend(self._resting)
+        self._resting.clear()
+        if not self._pumping:
+            self._pump()
+
+    def _take_safely(self, stream: Stream) -> int:
+        try:
+            return self.take(stream)
+        except Exception as error:  # noqa: BLE001  one stream's trouble must not stop the others
+            self._report(f"output of {stream.service}.{stream.instance}: {error!r}")
+            return 1  # not 0: it rests, rather than being read again at once
+
+    def take(self, stream: Stream) -> int:
+        """Move one chunk of a stream into its log file; its size, 0 if there was nothing."""
+        journal, file, mark = self._journal, stream.file, stream.mark
+        micros = int(self._wall() * 1_000_000)
+        writable = file.ready(mark, micros)
+        journal.begin(stream.key, file.size if writable else -1, file.inode, micros)
+        count = journal.read(stream.fd)
+        if not count:
+            return 0
+        try:
+            data = journal.taken(count)
+            if writable:
+                lost, lines = file.append(compose(data, mark, micros))
+            else:
+                lost, lines = count, data.count(b"\n")
+            if lost:
+                stream.lost_bytes += lost
+                stream.lost_lines += lines
+                self._lost(file, lost, lines)
+            if lost < count:
+                file.mid_line[mark] = not lost and data[-1] != 10
+        finally:
+            journal.done(count)
+        # Only now, since the journal names the file by what it was.
+        if file.size >= file.limit and writable:
+            self.files.rotate(file)
+        stream.bytes_total += count
+        self.bytes_total += count
+        if count > _BIG:
+            self._flooded = True
+        if stream.tap is not None:
+            stream.tap(data)
+        return count
+
+    def _lost(self, file: LogFile, count: int, lines: int) -> None:
+        if count:
+            file.lose(count)
+            self.lost_bytes += count
+            self.lost_lines += lines
+
+    def _widen(self, stream: Stream) -> None:
+        """Give a stream that fills its pipe a larger one; once, and without insisting."""
+        if stream.widened:
+            return
+        stream.widened = True
+        size = _PIPE_DEFAULT
+        for wanted in (PIPE, PIPE // 4):
+            try:
+                size = fcntl.fcntl(stream.fd, fcntl.F_SETPIPE_SZ, wanted)
+                break
+            except OSError:  # EPERM: the user's pipes take fs.pipe-user-pages-soft already
+                continue
+        stream.flood = min(size, CHUNK) * 3 // 4
+
+    def forget(self, stream: Stream) -> None:
+        """Read a stream no more."""
+        self._loop.unwatch(stream.fd)
+        self._streams.pop((stream.service, stream.instance, stream.stream), None)
+
+    def close(self) -> None:
+        """Let go of everything; pipes and their content stay for a successor."""
+        for stream in list(self._streams.values()):
+            stream.close()
+        if self._rest is not None:
+            self._rest.cancel()
+        self._ready.clear()
+        self._resting.clear()
+        self.files.close()
+        self._journal.close()
+
+
+def _open_pipe(path: str) -> tuple[int, bool]:
+    """The reading end of the named pipe, and whether it was there before."""
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+    adopted = True
+    try:
+        if not stat.S_ISFIFO(os.lstat(path).st_mode):
+            os.unlink(path)
+            raise FileNotFoundError
+    except FileNotFoundError:
+        os.mkfifo(path, 0o600)
+        adopted = False
+    return os.open(path, flags), adopted
