@@ -95,6 +95,11 @@ class Reconciler:
         """Seconds since the scheduler last came round."""
         return time.monotonic() - self._last_pass
 
+    @property
+    def is_due(self) -> bool:
+        """Whether services has still to be told what is wanted."""
+        return self._due
+
     def due(self) -> None:
         """Something has changed: have the next pass come at once."""
         self._due = True
