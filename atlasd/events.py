@@ -53,8 +53,8 @@ class HealthChanged(ServiceEvent):
     """The probes of an instance came to another verdict."""
 
     kind = "health"
-    old: str
     new: str
+    old: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +62,8 @@ class TrafficChanged(ServiceEvent):
     """An instance should be given work from now on, or no longer."""
 
     kind = "traffic"
-    old: str
     new: str
+    old: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,14 +98,26 @@ class OutputLost(ServiceEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlanApplied(Event):
-    """A difference between wanted and actual was acted on; `data` holds the actions."""
+class PlanApplied(ServiceEvent):
+    """One step of a plan was begun: what is wanted of an instance differed from what it was."""
 
     kind = "plan"
-    reason: str = ""
-    detail: str = ""
-    actor: str = ""
-    data: Mapping[str, object] = field(default_factory=dict)
+    action: str = ""
+    """start | stop | restart | update"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SignalSent(ServiceEvent):
+    """A signal was sent to an instance's main process on request; `detail` names it."""
+
+    kind = "signal"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RollHalted(ServiceEvent):
+    """Restarting one instance after the other stopped at one that did not come up."""
+
+    kind = "roll-halted"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -227,6 +239,8 @@ KINDS: Mapping[str, type[Event]] = {
         HookRan,
         OutputLost,
         PlanApplied,
+        SignalSent,
+        RollHalted,
         ServicesUpgraded,
         ServicesConnected,
         ServicesDisconnected,
@@ -281,11 +295,10 @@ def from_wire(body: Mapping[str, object]) -> Event | None:
     for f in fields(cls):
         if f.name == "data":
             values["data"] = dict(extra)
-        elif f.name in COLUMNS:
-            if f.name in body:
-                values[f.name] = body[f.name]
-        elif f.name in extra:
+        elif f.name in extra and f.name not in COLUMNS:
             values[f.name] = extra[f.name]
+        elif f.name in body:
+            values[f.name] = body[f.name]
     try:
         return cls(**values)  # type: ignore[arg-type]
     except TypeError:

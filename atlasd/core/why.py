@@ -62,14 +62,22 @@ def tell(event: Event, *, now: float, many: bool) -> str:
         return f"{when}: {who} {_move(event)}."
     if event.kind == "leftovers":
         return f"{when}: processes of {who} would not die ({event.detail})."
+    if event.kind == "signal":
+        return f"{when}: {who} was sent {event.detail}{_by(event)}."
+    if event.kind == "roll-halted":
+        return f"{when}: restarting one instance after the other stopped at {who} ({event.detail})."
     if event.kind == "hook":
         return f"{when}: a command beside {who} ended ({event.detail})." if event.detail else ""
     return ""
 
 
+def _by(event: ServiceEvent) -> str:
+    return f" on request of {event.actor}" if event.actor else ""
+
+
 def _move(event: InstanceMoved) -> str:
     detail = event.detail or event.reason
-    asked = f" on request of {event.actor}" if event.actor else ""
+    asked = _by(event)
     if event.new == Lifecycle.STARTING:
         if event.reason == Reason.REQUEST:
             return f"was started{asked or ' on request'}"

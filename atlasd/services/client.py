@@ -206,6 +206,8 @@ class ServicesClient:
 
     async def _subscribe(self, connection: "_Connection", hello: Hello) -> None:
         known = self.cursor if self.cursor and self.cursor.identity == hello.identity else None
+        if known and hello.next_seq < known.seq:
+            known = None  # the same process has begun to count anew: it was upgraded in place
         since = known.seq if known else 0
         self.cursor = Cursor(identity=hello.identity, seq=since)
         answer = await connection.request("subscribe", {"since": since}, (), 10.0)
