@@ -1,0 +1,159 @@
+"""From models to what the services role runs: `ServiceSpec` and `HostPolicy`."""
+
+import os
+from collections.abc import Mapping
+
+from atlasd.config.probes import Live, Ready
+from atlasd.config.schema import Host
+from atlasd.config.service import Hook, Reload, Service
+from atlasd.services import spec
+
+ACCOUNT_VARIABLES = frozenset({"HOME", "USER", "LOGNAME", "SHELL"})
+"""What a service with a `user` of its own has from that account, never from the daemon."""
+
+
+def edge(text: str, kind: str) -> spec.Edge:
+    """The dependency that `db:ready` in a list `kind` (requires, wants, after) stands for."""
+    name, colon, condition = text.partition(":")
+    return spec.Edge(service=name, kind=kind, condition=condition if colon else "started")
+
+
+def edges(service: Service) -> tuple[spec.Edge, ...]:
+    """All dependencies of a service."""
+    return tuple(edge(text, kind) for kind in spec.EDGE_KINDS for text in getattr(service, kind))
+
+
+def chosen(table: Ready | Live | Reload, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds that a table has been given, in the order of `kinds`."""
+    return tuple(kind for kind in kinds if getattr(table, kind, None) is not None)
+
+
+def environment(
+    service: Service, *, files: Mapping[str, str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables of a service: inherited ones, those of its files, its own; the last one wins.
+
+    `environ` is the daemon's own environment. What the services role adds to each instance
+    (PATH where there is none, the account's variables, LISTEN_FDS and so on) isn't among them.
+    """
+    kept = (name for name in service.inherit_env if name in environ)
+    if service.user is not None:
+        kept = (name for name in kept if name not in ACCOUNT_VARIABLES)
+    return {name: environ[name] for name in kept} | dict(files) | service.env
+
+
+def service_spec(
+    name: str,
+    service: Service,
+    *,
+    files: Mapping[str, str],
+    environ: Mapping[str, str],
+    folder: str,
+) -> spec.ServiceSpec:
+    """The specification of a valid service.
+
+    `files` holds the variables of its environment files, `folder` is where relative paths start.
+    """
+    ready_timeout = service.ready.timeout if service.ready is not None else None
+    return spec.ServiceSpec(
+        name=name,
+        command=service.command,
+        type=service.type,
+        instances=service.instances,
+        enabled=service.enabled,
+        edges=edges(service),
+        restart_with=service.restart_with,
+        sockets=tuple(
+            spec.Socket(name=key, address=s.address, backlog=s.backlog, mode=s.mode)
+            for key, s in service.sockets.items()
+        ),
+        ready=_probe(service.ready) if service.ready is not None else None,
+        start_timeout=ready_timeout if ready_timeout is not None else service.start_timeout,
+        min_uptime=service.min_uptime,
+        live=_probe(service.live) if service.live is not None else None,
+        watchdog=service.watchdog,
+        restart=_restart(service),
+        stop=spec.Stop(
+            signal=service.stop.signal,
+            timeout=service.stop.timeout,
+            escalation=tuple((step.signal, step.timeout) for step in service.stop.escalation),
+            kill_mode=service.stop.kill_mode,
+            drain=service.stop.drain or (),
+            drain_timeout=service.stop.drain_timeout,
+        ),
+        reload=_reload(service.reload) if service.reload is not None else spec.Reload(),
+        limits=spec.Limits(**service.limits.model_dump()),
+        log=spec.Log(**service.log.model_dump()),
+        env=environment(service, files=files, environ=environ),
+        cwd=os.path.join(folder, service.cwd),  # noqa: PTH118  a Path would drop a final `/.`
+        user=service.user,
+        group=service.group,
+        umask=service.umask,
+        nice=service.nice,
+        no_new_privs=service.no_new_privs,
+        pre_start=_hooks(service.pre_start),
+        post_start=_hooks(service.post_start),
+        pre_stop=_hooks(service.pre_stop),
+        post_stop=_hooks(service.post_stop),
+        critical=service.critical,
+    )
+
+
+def host_policy(host: Host) -> spec.HostPolicy:
+    """What holds for all services together."""
+    return spec.HostPolicy(
+        restart_rate=host.restart_budget.rate,
+        restart_burst=host.restart_budget.burst,
+        log_budget=host.log_budget,
+        cgroup=host.cgroup,
+    )
+
+
+def _probe(table: Ready | Live) -> spec.Probe:
+    kinds = spec.READY_KINDS if isinstance(table, Ready) else spec.LIVE_KINDS
+    (kind,) = chosen(table, kinds)
+    given = getattr(table, kind)
+    return spec.Probe(
+        kind=kind,
+        target=given if isinstance(given, str) else "",
+        command=given if isinstance(given, tuple) else (),
+        statuses=table.statuses,
+        interval=table.interval,
+        deadline=table.deadline,
+        fail_after=table.fail_after,
+        pass_after=table.pass_after,
+        start_period=table.start_period,
+        seconds=given if kind == "uptime" else 0.0,
+        fd=given if kind == "fd" else 3,
+    )
+
+
+def _restart(service: Service) -> spec.Restart:
+    table = service.restart
+    limit = service.limit
+    default = spec.Restart()
+    return spec.Restart(
+        policy=table.policy,
+        backoff=spec.Backoff(**service.backoff.model_dump()),
+        limit_count=limit.count if limit is not None else None,
+        limit_window=limit.window if limit is not None else default.limit_window,
+        on_limit=limit.on_limit if limit is not None else default.on_limit,
+        success_codes=table.success_codes,
+        no_restart_codes=table.no_restart_codes,
+        config_error_codes=table.config_error_codes,
+        success_signals=table.success_signals,
+    )
+
+
+def _reload(table: Reload) -> spec.Reload:
+    kind = "notify" if table.notify else chosen(table, ("signal", "exec"))[0]
+    return spec.Reload(
+        kind=kind,
+        signal=table.signal or spec.Reload().signal,
+        command=table.exec or (),
+        timeout=table.timeout,
+    )
+
+
+def _hooks(hooks: tuple[Hook, ...]) -> tuple[spec.Hook, ...]:
+    return tuple(spec.Hook(command=hook.command, timeout=hook.timeout) for hook in hooks)

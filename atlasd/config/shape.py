@@ -1,0 +1,127 @@
+"""The schema asked about: what may stand at a path, and which keys a table knows."""
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from atlasd.config.fields import Spelling
+from atlasd.config.schema import Settings
+from atlasd.contracts.config import KeyPath
+
+KINDS: Mapping[type, str] = {
+    dict: "table",
+    list: "list",
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+}
+_IN_WORDS = {
+    "table": "a table",
+    "list": "a list",
+    "string": "a string",
+    "boolean": "true or false",
+    "number": "a number",
+    "date": "a date or time",
+}
+
+
+def kind_of(value: object) -> str:
+    """The kind of a TOML value: table, list, string, boolean, number or date."""
+    return KINDS.get(type(value), "date")
+
+
+def kind_in_words(value: object) -> str:
+    """The same for people: `a table`."""
+    return _IN_WORDS[kind_of(value)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What may stand in one place of the configuration."""
+
+    annotation: Any
+    """The Python type, without `None` and `Annotated`."""
+    spelling: Spelling | None
+
+    @property
+    def model(self) -> type[BaseModel] | None:
+        """The model of a table with fixed keys."""
+        found = self.annotation
+        return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of TOML value that are taken here."""
+        if self.spelling is not None:
+            return self.spelling.kinds
+        origin = typing.get_origin(self.annotation) or self.annotation
+        if self.model is not None or origin is dict:
+            return frozenset({"table"})
+        if origin is tuple:
+            return frozenset({"list"})
+        if origin is Literal:
+            return frozenset(kind_of(choice) for choice in typing.get_args(self.annotation))
+        return frozenset({KINDS.get(origin, "string")})
+
+    @property
+    def expected(self) -> str:
+        """What is taken here, for people."""
+        if self.spelling is not None:
+            return self.spelling.expected
+        if typing.get_origin(self.annotation) is Literal:
+            return " or ".join(f'"{choice}"' for choice in typing.get_args(self.annotation))
+        if self.annotation is int:
+            return "a whole number"
+        return " or ".join(sorted(_IN_WORDS[kind] for kind in self.kinds))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that a table here may have; empty where any name may stand."""
+        return tuple(self.model.model_fields) if self.model is not None else ()
+
+    def child(self, key: str | int) -> "Shape | None":
+        """What may stand below, at one key or index; None for what nobody knows of."""
+        if self.model is not None:
+            field = self.model.model_fields.get(str(key))
+            return None if field is None else of_field(field)
+        arguments = typing.get_args(self.annotation)
+        if typing.get_origin(self.annotation) in (dict, tuple):
+            return _of(arguments[1 if isinstance(key, str) else 0])
+        return None
+
+
+def of_field(field: FieldInfo) -> Shape:
+    """The shape that a model's field declares."""
+    return _of(field.annotation, field.metadata)
+
+
+def at(path: KeyPath, model: type[BaseModel] = Settings) -> Shape | None:
+    """The shape at a path below `model`, or None where the schema knows nothing."""
+    shape: Shape | None = Shape(annotation=model, spelling=None)
+    for key in path:
+        if shape is None:
+            return None
+        shape = shape.child(key)
+    return shape
+
+
+def _of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:
+    known = list(metadata)
+    while True:
+        origin = typing.get_origin(annotation)
+        if origin is Annotated:
+            known += annotation.__metadata__
+            annotation = annotation.__origin__
+        elif origin in (typing.Union, types.UnionType):
+            options = [a for a in typing.get_args(annotation) if a is not type(None)]
+            annotation = options[0]
+        else:
+            break
+    spelling = next((m for m in known if isinstance(m, Spelling)), None)
+    return Shape(annotation=annotation, spelling=spelling)

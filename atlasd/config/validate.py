@@ -1,0 +1,166 @@
+"""From merged data to models: section by section, so that one mistake hides no other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from atlasd.config.problems import Findings
+from atlasd.config.schema import Api, Check, DaemonLog, Host, Plugin, Settings
+from atlasd.config.service import NAME_EXPECTED, Service
+from atlasd.config.units import NAME
+from atlasd.contracts.checks import CheckType
+from atlasd.contracts.config import KeyPath
+from atlasd.errors import nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+PLACEHOLDER: Mapping[type[BaseModel], Mapping[str, Any]] = {
+    Service: {"command": ["true"]},
+    Check: {"type": ""},
+}
+"""For required settings that are themselves wrong, so that the rest can still be looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offers:
+    """What the admitted plugins supply, as far as a configuration can name it."""
+
+    check_types: Mapping[str, CheckType]
+    plugin_settings: Mapping[str, type[BaseModel]]
+    """Models of `[plugins.NAME]`, by name."""
+    refused: tuple[str, ...] = ()
+    """A sentence for each plugin that was refused: what is missing may be theirs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """The models, as far as the data could be read."""
+
+    settings: Settings
+    check_settings: Mapping[str, BaseModel]
+    """Of each check whose type is known: what its plugin is opened with."""
+    plugin_settings: Mapping[str, BaseModel]
+
+
+def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None) -> Validated:
+    """The models of all sections; every mistake is noted in `findings`.
+
+    Without `offers`, types of checks and names of plugins are taken as they are.
+    """
+    for name in data:
+        if name not in Settings.model_fields:
+            hint = nearest(name, tuple(Settings.model_fields))
+            findings.add((name,), got="unknown key", hint=hint, at_key=True)
+    services = _named(data, "services", Service, findings)
+    checks = _named(data, "checks", Check, findings)
+    plugins = _named(data, "plugins", Plugin, findings)
+    settings = Settings(
+        host=_section(data, "host", Host, findings),
+        api=_section(data, "api", Api, findings),
+        log=_section(data, "log", DaemonLog, findings),
+        services=services,
+        checks=checks,
+        plugins=plugins,
+    )
+    check_settings: dict[str, BaseModel] = {}
+    plugin_settings: dict[str, BaseModel] = {}
+    if offers is not None:
+        check_settings = _of_checks(settings, findings, offers)
+        plugin_settings = _of_plugins(settings, findings, offers)
+    return Validated(
+        settings=settings, check_settings=check_settings, plugin_settings=plugin_settings
+    )
+
+
+def _table(data: Mapping[str, Any], path: KeyPath, findings: Findings) -> dict[str, Any]:
+    table: Any = data
+    for key in path:
+        table = table.get(key, {})
+    if isinstance(table, dict):
+        return table
+    findings.add(path, expected="a table")
+    return {}
+
+
+def _section(data: Mapping[str, Any], name: str, model: type[M], findings: Findings) -> M:
+    found = _model(_table(data, (name,), findings), (name,), model, findings)
+    return found if found is not None else model()
+
+
+def _named(
+    data: Mapping[str, Any], section: str, model: type[M], findings: Findings
+) -> dict[str, M]:
+    """The models of a section's tables, each under a name that the operator chose."""
+    models = {}
+    for name in _table(data, (section,), findings):
+        path = (section, name)
+        if not NAME.fullmatch(name):
+            findings.add(path, expected=NAME_EXPECTED, got=repr(name), at_key=True)
+        found = _model(_table(data, path, findings), path, model, findings)
+        if found is not None:
+            models[name] = found
+    return models
+
+
+def _model(table: dict[str, Any], path: KeyPath, model: type[M], findings: Findings) -> M | None:
+    """The table's model; without the keys that are wrong, if any are, or None if that won't do."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        blamed = findings.take(error, path, table, model)
+    rest = {key: value for key, value in table.items() if key not in blamed}
+    try:
+        return model.model_validate({**PLACEHOLDER.get(model, {}), **rest})
+    except ValidationError:
+        return None
+
+
+def _of_checks(settings: Settings, findings: Findings, offers: Offers) -> dict[str, BaseModel]:
+    own = tuple(Check.model_fields)
+    found: dict[str, BaseModel] = {}
+    for name, check in settings.checks.items():
+        path: KeyPath = ("checks", name)
+        if not check.type:
+            continue
+        kind = offers.check_types.get(check.type)
+        if kind is None:
+            findings.add(
+                (*path, "type"),
+                expected="the name of a check type",
+                hint=_missing(check.type, tuple(offers.check_types), offers),
+            )
+            continue
+        table = dict(check.model_extra or {})
+        try:
+            found[name] = kind.settings.model_validate(table)
+        except ValidationError as error:
+            findings.take(error, path, table, kind.settings, extra_keys=own)
+    return found
+
+
+def _of_plugins(settings: Settings, findings: Findings, offers: Offers) -> dict[str, BaseModel]:
+    found: dict[str, BaseModel] = {}
+    for name, plugin in settings.plugins.items():
+        path: KeyPath = ("plugins", name)
+        model = offers.plugin_settings.get(name)
+        if model is None:
+            findings.add(
+                path,
+                got="nothing of this name has settings",
+                hint=_missing(name, tuple(offers.plugin_settings), offers),
+                at_key=True,
+            )
+            continue
+        table = dict(plugin.model_extra or {})
+        try:
+            found[name] = model.model_validate(table)
+        except ValidationError as error:
+            findings.take(error, path, table, model)
+    return found
+
+
+def _missing(name: str, known: tuple[str, ...], offers: Offers) -> str:
+    hint = nearest(name, known)
+    return "; ".join(filter(None, (hint, *offers.refused)))
