@@ -4,13 +4,15 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from atlasd.config import units
 from atlasd.config.units import WrongValueError
+
+T = TypeVar("T")
 
 COMMAND = "a command: a list of words, or a string that is split as a shell would split it"
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -69,25 +71,26 @@ def _words(value: object) -> tuple[str, ...]:
         words = value
     else:
         raise WrongValueError(COMMAND)
-    if not all(isinstance(word, str) for word in words):
-        raise WrongValueError(
-            COMMAND, got="a list with other things than strings", hint="quote each word"
-        )
+    for index, word in enumerate(words):
+        if not isinstance(word, str):
+            raise WrongValueError("a word in quotes", below=(index,))
+        if "\0" in word:
+            raise WrongValueError(COMMAND, got="a word with a NUL character")
     if not words or not words[0]:
         raise WrongValueError(COMMAND, got="nothing to run")
-    if any("\0" in word for word in words):
-        raise WrongValueError(COMMAND, got="a word with a NUL character")
     return tuple(words)
 
 
-def _one_or_more(expected: str) -> Callable[[object], tuple[str, ...]]:
+def _one_or_more(expected: str, item: str) -> Callable[[object], tuple[str, ...]]:
     def parse(value: object) -> tuple[str, ...]:
         items = [value] if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(i, str) and i for i in items):
+        if not isinstance(items, list):
             raise WrongValueError(expected)
-        if len(set(items)) != len(items):
-            twice = next(i for i in items if items.count(i) > 1)
-            raise WrongValueError(expected, got=f"{twice!r} twice")
+        for index, one in enumerate(items):
+            if not isinstance(one, str) or not one:
+                raise WrongValueError(item, below=(index,))
+            if one in items[:index]:
+                raise WrongValueError("each of the list once", below=(index,))
         return tuple(items)
 
     return parse
@@ -130,22 +133,22 @@ def _account(value: object) -> str:
 
 
 def _variables(value: object) -> dict[str, str]:
-    expected = 'a table of environment variables: NAME = "text"'
     if not isinstance(value, dict):
-        raise WrongValueError(expected)
+        raise WrongValueError(_VARIABLES)
     found = {}
     for name, text in value.items():
         if not ENV_NAME.fullmatch(name):
-            raise WrongValueError(expected, got=f"the name {name!r}")
+            expected = "a variable's name of letters, digits and _, no digit first"
+            raise WrongValueError(expected, got=repr(name), below=(name,))
         if isinstance(text, int) and not isinstance(text, bool):
             # Whole numbers have one spelling; 1.10 and true would have to be guessed at.
-            text = str(text)  # noqa: PLW2901
-        if not isinstance(text, str) or "\0" in text:
-            kind = "true or false" if isinstance(text, bool) else "no text"
-            raise WrongValueError(
-                expected, got=f"{kind} for {name}", hint="put the value in quotes"
-            )
-        found[name] = text
+            found[name] = str(text)
+        elif isinstance(text, str) and "\0" not in text:
+            found[name] = text
+        else:
+            hint = "put the value in quotes" if isinstance(text, bool | float) else ""
+            got = "text with a NUL character" if isinstance(text, str) else ""
+            raise WrongValueError("text", got=got, hint=hint, below=(name,))
     return found
 
 
@@ -164,25 +167,43 @@ def _count(value: object) -> int:
 
 
 def _exit_codes(value: object) -> tuple[int, ...]:
-    expected = "a list of exit codes, 0 to 255"
-    if not isinstance(value, list) or not all(type(c) is int and 0 <= c <= 255 for c in value):
-        raise WrongValueError(expected)
-    return tuple(value)
+    return _each(value, "a list of exit codes, 0 to 255", _exit_code)
+
+
+def _exit_code(value: object) -> int:
+    if type(value) is not int or not 0 <= value <= 255:
+        raise WrongValueError("an exit code, 0 to 255")
+    return value
 
 
 def _signals(value: object) -> tuple[str, ...]:
+    return _each(value, "a list of signals' names", units.parse_signal)
+
+
+def _each(value: object, expected: str, parse: Callable[[object], T]) -> tuple[T, ...]:
+    """The items of a list, each parsed; what is wrong with one is said of that one."""
     if not isinstance(value, list):
-        raise WrongValueError("a list of signals' names")
-    return tuple(units.parse_signal(item) for item in value)
+        raise WrongValueError(expected)
+    found = []
+    for index, item in enumerate(value):
+        try:
+            found.append(parse(item))
+        except WrongValueError as error:
+            raise WrongValueError(
+                error.expected, hint=error.hint, got=error.got, below=(index,)
+            ) from None
+    return tuple(found)
 
 
 def _statuses(value: object) -> tuple[tuple[int, int], ...]:
-    items = value if isinstance(value, list) else [value]
-    if not items:
+    if not isinstance(value, list):
+        return (units.parse_statuses(value),)
+    if not value:
         raise WrongValueError("at least one HTTP status")
-    return tuple(units.parse_statuses(item) for item in items)
+    return _each(value, units.STATUS, units.parse_statuses)
 
 
+_VARIABLES = 'a table of environment variables: NAME = "text"'
 _EDGES = 'a list of services, each "NAME" or "NAME:CONDITION"'
 _PATHS = "a path or a list of paths"
 _NAMES = "a name or a list of names"
@@ -214,16 +235,28 @@ HttpUrl = Annotated[str, spelled(units.parse_http_url, units.HTTP_URL, "string")
 Pattern = Annotated[str, spelled(_pattern, "a regular expression", "string")]
 AbsolutePath = Annotated[str, spelled(_absolute, "an absolute path", "string")]
 FilePath = Annotated[str, spelled(_path, "a path", "string")]
-FilePaths = Annotated[tuple[str, ...], spelled(_one_or_more(_PATHS), _PATHS, "string", "list")]
+FilePaths = Annotated[
+    tuple[str, ...], spelled(_one_or_more(_PATHS, "a path"), _PATHS, "string", "list")
+]
 Command = Annotated[tuple[str, ...], spelled(_words, COMMAND, "string", "list")]
 Account = Annotated[str, spelled(_account, "an account", "string", "number")]
-Variables = Annotated[dict[str, str], spelled(_variables, "a table of variables", "table")]
+Variables = Annotated[dict[str, str], spelled(_variables, _VARIABLES, "table")]
 VariableNames = Annotated[
     tuple[str, ...],
-    spelled(_one_or_more("a list of names"), "a list of variables' names", "string", "list"),
+    spelled(
+        _one_or_more("a list of variables' names", "a name"),
+        "a list of variables' names",
+        "string",
+        "list",
+    ),
 ]
-Edges = Annotated[tuple[str, ...], spelled(_one_or_more(_EDGES), _EDGES, "string", "list")]
-Names = Annotated[tuple[str, ...], spelled(_one_or_more(_NAMES), _NAMES, "string", "list")]
+Edges = Annotated[
+    tuple[str, ...],
+    spelled(_one_or_more(_EDGES, '"NAME" or "NAME:CONDITION"'), _EDGES, "string", "list"),
+]
+Names = Annotated[
+    tuple[str, ...], spelled(_one_or_more(_NAMES, "a name"), _NAMES, "string", "list")
+]
 ExitCodes = Annotated[tuple[int, ...], spelled(_exit_codes, "a list of exit codes", "list")]
 RlimitSize = Annotated[
     int, spelled(_rlimit(units.parse_size), f'{units.SIZE}, or "unlimited"', "string", "number")

@@ -221,7 +221,8 @@ class Findings:
             expected = here.expected if here is not None else "a value"
             self.add(path, expected=expected, got="nothing", at_key=True)
         elif isinstance(wrong, WrongValueError):
-            self.add(path, expected=wrong.expected, got=wrong.got or None, hint=wrong.hint)
+            where = (*path, *wrong.below)
+            self.add(where, expected=wrong.expected, got=wrong.got or None, hint=wrong.hint)
         elif found["type"] == "value_error":
             self._in_own_words(path, str(wrong))
         else:
@@ -271,8 +272,8 @@ def _expected(
         words, name = _BOUNDS[kind]
         bound = context[name]
         if here is not None and here.spelling is not None:
-            bound = here.spelling.show(bound)
-        return f"{words} {bound}"
+            return f"{words} {here.spelling.show(bound)}"
+        return f"{words} {bound:g}"
     if kind == "finite_number":
         return "a finite number"
     if here is not None:

@@ -59,10 +59,14 @@ class WrongValueError(ValueError):
     """A value that is not what its setting takes: what was expected, and what may help.
 
     `got` replaces the value in the message, where the value as a whole says too little or too much.
+    `below` is the way to the part of a list or table that is to blame.
     """
 
-    def __init__(self, expected: str, *, hint: str = "", got: str = "") -> None:
+    def __init__(
+        self, expected: str, *, hint: str = "", got: str = "", below: tuple[str | int, ...] = ()
+    ) -> None:
         super().__init__(f"expected {expected}")
+        self.below = below
         self.expected = expected
         self.hint = hint
         self.got = got

@@ -1,0 +1,263 @@
+"""A configuration from its files: read, merged, validated, resolved; or everything that's wrong."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from atlasd.clock import Clock, RealClock, utc
+from atlasd.config import layers, rules, shape, surroundings
+from atlasd.config.convert import host_policy, service_spec
+from atlasd.config.merge import Merged
+from atlasd.config.problems import Findings, Problem, dotted, in_order, invalid, report
+from atlasd.config.schema import Api, Check, DaemonLog, Host, Settings
+from atlasd.config.surroundings import Surroundings, ThisHost
+from atlasd.config.validate import Offers, Validated, validate
+from atlasd.contracts.checks import CheckType
+from atlasd.contracts.config import ConfigSource, KeyPath, Position
+from atlasd.paths import Paths
+from atlasd.services.spec import HostPolicy, ServiceSpec, to_wire
+
+__all__ = ["Config", "ConfiguredCheck", "Offers", "Problem", "check", "load", "report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfiguredCheck:
+    """One check of the configuration, ready to be opened."""
+
+    name: str
+    check: Check
+    """What all checks have: interval, deadline, service …; times in seconds."""
+    type: CheckType
+    settings: BaseModel
+    """What the type's `open` is called with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One generation of the configuration: valid, complete, and never changed."""
+
+    settings: Settings = field(repr=False)
+    environment: str
+    environment_chosen_by: str
+    generation: int
+    loaded_at: datetime
+    digest: str
+    """Equal for configurations that mean the same: an unchanged reload needs nothing done."""
+    files: tuple[str, ...]
+    """The files that were read, the lowest layer first."""
+    checks: tuple[ConfiguredCheck, ...] = field(repr=False)
+    """Empty when it was loaded without `offers`."""
+    plugins: Mapping[str, BaseModel] = field(repr=False)
+    """Settings of what plugins supply, for each table `[plugins.NAME]`."""
+    warnings: tuple[Problem, ...]
+    _specs: tuple[ServiceSpec, ...] = field(repr=False)
+    _merged: Merged = field(repr=False)
+
+    @property
+    def host(self) -> Host:
+        """`[host]`."""
+        return self.settings.host
+
+    @property
+    def api(self) -> Api:
+        """`[api]`."""
+        return self.settings.api
+
+    @property
+    def log(self) -> DaemonLog:
+        """`[log]`."""
+        return self.settings.log
+
+    def specs(self) -> tuple[ServiceSpec, ...]:
+        """What the services role shall run, by name; environment files are read already."""
+        return self._specs
+
+    def host_policy(self) -> HostPolicy:
+        """What holds for all services together."""
+        return host_policy(self.settings.host)
+
+    def origin(self, key: str | KeyPath) -> Position:
+        """Where a setting stands, as `services.web.command` or a path of keys.
+
+        A setting that no file has (its default holds) stands where the table around it does.
+        """
+        path = _path(key) if isinstance(key, str) else key
+        return self._merged.layer.where(path)
+
+    def shadowed(self, key: str | KeyPath) -> tuple[Position, ...]:
+        """Where values stand that a higher layer replaced, the lowest layer first."""
+        path = _path(key) if isinstance(key, str) else key
+        return self._merged.shadowed.get(path, ())
+
+
+def load(
+    paths: Paths,
+    sources: Sequence[ConfigSource],
+    *,
+    env: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    offers: Offers | None = None,
+    host: Surroundings | None = None,
+    generation: int = 1,
+    clock: Clock | None = None,
+) -> Config:
+    """The configuration that the files hold now.
+
+    `sources` read the files; `env` is `--env`; `environ` the daemon's own environment; `offers`
+    what plugins supply, without which checks and plugins are not looked into.
+    Raises `AtlasError`: `config.missing`, `config.environment`, or `config.invalid` with every
+    problem in its message, one a line, and in `details["problems"]`.
+    """
+    config, problems = _resolve(
+        paths,
+        sources,
+        env=env,
+        environ=os.environ if environ is None else environ,
+        offers=offers,
+        host=host or ThisHost(),
+        generation=generation,
+        clock=clock or RealClock(),
+    )
+    if config is None:
+        raise invalid([problem for problem in problems if not problem.warning])
+    return config
+
+
+def check(
+    paths: Paths,
+    sources: Sequence[ConfigSource],
+    *,
+    env: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    offers: Offers | None = None,
+    host: Surroundings | None = None,
+) -> list[Problem]:
+    """Everything that is wrong with the files, errors first, then warnings; see `load`.
+
+    Raises `AtlasError` only for what is no matter of single settings: `config.missing` and
+    `config.environment`.
+    """
+    _, problems = _resolve(
+        paths,
+        sources,
+        env=env,
+        environ=os.environ if environ is None else environ,
+        offers=offers,
+        host=host or ThisHost(),
+        generation=0,
+        clock=RealClock(),
+    )
+    return list(problems)
+
+
+def _resolve(
+    paths: Paths,
+    sources: Sequence[ConfigSource],
+    *,
+    env: str | None,
+    environ: Mapping[str, str],
+    offers: Offers | None,
+    host: Surroundings,
+    generation: int,
+    clock: Clock,
+) -> tuple[Config | None, tuple[Problem, ...]]:
+    """The configuration, if it is valid, and everything there is to say about the files."""
+    found = layers.read(paths, sources, env=env, environ=environ)
+    if any(not problem.warning for problem in found.problems):
+        # With a layer missing, the rest would be full of faults that aren't there.
+        return None, in_order(found.problems)
+    merged = layers.lay(found.layers)
+    findings = Findings(merged.layer)
+    findings.problems += found.problems
+    _conflicts(merged, findings)
+    validated = validate(merged.data, findings, offers)
+    services = validated.settings.services
+    declared = merged.data.get("services")
+    rules.examine(
+        validated.settings, list(declared) if isinstance(declared, dict) else [], findings
+    )
+
+    def folder_of(path: KeyPath) -> str:
+        # A file's settings are relative to it: conf.d/shop.toml means its own neighbours.
+        return os.path.dirname(os.path.abspath(merged.layer.where(path).origin))  # noqa: PTH100, PTH120
+
+    reality = surroundings.examine(services, findings, host, environ, folder_of)
+    problems = in_order(findings.problems)
+    if any(not problem.warning for problem in problems):
+        return None, problems
+    specs = tuple(
+        service_spec(
+            name,
+            services[name],
+            files=reality[name].variables,
+            environ=environ,
+            folder=reality[name].folder,
+        )
+        for name in sorted(services)
+    )
+    return (
+        Config(
+            settings=validated.settings,
+            environment=found.environment,
+            environment_chosen_by=found.chosen_by,
+            generation=generation,
+            loaded_at=utc(clock.wall()),
+            digest=_digest(validated, specs),
+            files=tuple(layer.origin for layer in found.layers),
+            checks=_checks(validated, offers),
+            plugins=validated.plugin_settings,
+            warnings=problems,
+            _specs=specs,
+            _merged=merged,
+        ),
+        problems,
+    )
+
+
+def _conflicts(merged: Merged, findings: Findings) -> None:
+    for conflict in merged.conflicts:
+        where = conflict.higher
+        findings.problems.append(
+            Problem(
+                file=where.origin,
+                line=where.line,
+                column=where.column,
+                key=dotted(conflict.path),
+                expected=f"{shape.kind_in_words(conflict.lower_value)}, as in {conflict.lower}",
+                got=shape.kind_in_words(conflict.higher_value),
+            )
+        )
+
+
+def _checks(validated: Validated, offers: Offers | None) -> tuple[ConfiguredCheck, ...]:
+    if offers is None:
+        return ()
+    checks = validated.settings.checks
+    return tuple(
+        ConfiguredCheck(
+            name=name,
+            check=checks[name],
+            type=offers.check_types[checks[name].type],
+            settings=settings,
+        )
+        for name, settings in sorted(validated.check_settings.items())
+    )
+
+
+def _digest(validated: Validated, specs: tuple[ServiceSpec, ...]) -> str:
+    settings = validated.settings.model_dump(mode="json", exclude={"services"})
+    body = {"settings": settings, "specs": [to_wire(spec) for spec in specs]}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _path(key: str) -> KeyPath:
+    """The path that a dotted key such as `services.web.command[0]` stands for."""
+    parts = re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", key)
+    return tuple(name or int(index) for name, index in parts)
