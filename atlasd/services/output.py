@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from atlasd.services.loop import READ, Loop, Timer
-from atlasd.services.output_files import LogDirectory, LogFile, Spawn
+from atlasd.services.output_file import LogFile
+from atlasd.services.output_files import LogDirectory, Spawn
 from atlasd.services.output_journal import CHUNK, Journal, owner_of, split_owner
 from atlasd.services.output_records import STREAMS, compose, join, parse, stamp
 from atlasd.services.spec import HostPolicy, Log
