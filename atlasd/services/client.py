@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,7 @@ class HeldDescriptors:
 
     def __init__(self) -> None:
         self._held: dict[str, int] = {}
+        self._stale: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -77,19 +78,28 @@ class HeldDescriptors:
     def drop(self, names: Iterable[str]) -> None:
         """Close what is held under these names; unknown ones are passed over."""
         for name in names:
+            self._stale.discard(name)
             descriptor = self._held.pop(name, None)
             if descriptor is not None:
                 os.close(descriptor)
 
-    def batches(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
-        """Everything held, in portions that fit one message each."""
-        names = tuple(self._held)
+    def outlive(self) -> None:
+        """Who entrusted all this has gone; what its successor entrusts anew is told apart."""
+        self._stale = set(self._held)
+
+    def to_offer(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+        """What a predecessor entrusted, in portions that fit one message each."""
+        names = tuple(name for name in self._held if name in self._stale)
         return [
             (part, tuple(self._held[name] for name in part))
             for part in (
                 names[at : at + MAX_DESCRIPTORS] for at in range(0, len(names), MAX_DESCRIPTORS)
             )
         ]
+
+    def settle(self, offered: Iterable[str], taken: Collection[str]) -> None:
+        """Close what was offered and not taken, but for what was entrusted anew meanwhile."""
+        self.drop(name for name in offered if name not in taken and name in self._stale)
 
     def close(self) -> None:
         """Close everything."""
@@ -191,18 +201,18 @@ class ServicesClient:
             next_seq=int(body.get("next_seq", 0)),
             capabilities=dict(body.get("capabilities") or {}),
         )
-        if self._given_back_to is not None and self._given_back_to != hello.identity:
+        if self._given_back_to != hello.identity:
             await self._give_back(connection)
         self._given_back_to = hello.identity
         await self._subscribe(connection, hello)
         self.hello = hello
 
     async def _give_back(self, connection: "_Connection") -> None:
-        for names, descriptors in self.held.batches():
+        # Always asked, even with nothing in hand: the successor waits for it before it gives up
+        # sockets that only core could still have.
+        for names, descriptors in self.held.to_offer() or [((), ())]:
             answer = await connection.request("offer", {"names": list(names)}, descriptors, 30.0)
-            taken = set(answer.get("taken", ()))
-            # What the successor has no use for belongs to nobody any more.
-            self.held.drop(name for name in names if name not in taken)
+            self.held.settle(names, set(answer.get("taken", ())))
 
     async def _subscribe(self, connection: "_Connection", hello: Hello) -> None:
         known = self.cursor if self.cursor and self.cursor.identity == hello.identity else None
@@ -219,6 +229,7 @@ class ServicesClient:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(self.why_not)
+            self.held.outlive()
         if self.hello is not None:
             self.hello = None
             self._disconnected(self.why_not)
