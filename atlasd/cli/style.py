@@ -88,8 +88,10 @@ def since(text: str, now: datetime | None = None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its two largest units: `0.4s`, `12s`, `3m12s`, `2h05m`, `9d04h`."""
+    """A length of time in its two largest units: `400ms`, `1.5s`, `12s`, `3m12s`, `2h05m`."""
     seconds = max(seconds, 0.0)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
     if seconds < 10:
         return f"{seconds:.1f}s"
     whole = int(seconds)
