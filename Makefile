@@ -44,6 +44,7 @@ test: setup ## everything: lint, types, then every test
 check: setup ## lint and types
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	cd etc/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
 
 format: setup ## lay the code out
 	$(BIN)/ruff format
