@@ -111,6 +111,7 @@ MOVES: Mapping[Lifecycle, frozenset[Lifecycle]] = {
             Lifecycle.FAILED,
             Lifecycle.STOPPED,
             Lifecycle.STARTING,
+            Lifecycle.WAITING,
             Lifecycle.LOST,
         }
     ),
@@ -123,6 +124,7 @@ MOVES: Mapping[Lifecycle, frozenset[Lifecycle]] = {
             Lifecycle.FAILED,
             Lifecycle.STOPPED,
             Lifecycle.STARTING,
+            Lifecycle.WAITING,
             Lifecycle.LOST,
         }
     ),

@@ -95,6 +95,11 @@ class Loop:
         # A Python-level handler must exist, or the wake-up descriptor is never written to.
         signal.signal(number, lambda *_: None)
 
+    def rearm_signals(self) -> None:
+        """Listen for signals again, after somebody has taken the wake-up descriptor away."""
+        if self._wake is not None:
+            signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+
     def _on_wake(self, _mask: int) -> None:
         assert self._wake is not None
         try:

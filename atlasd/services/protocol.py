@@ -8,7 +8,8 @@ Newline-delimited JSON, one object a line; descriptors ride along with SCM_RIGHT
 
 Operations (request fields beside `id` and `op` → fields of `ok`):
 
-    hello       version                                   → version, pid, boot_id, started, next_seq, capabilities
+    hello       version                                   → version, pid, boot_id, started, next_seq, capabilities,
+                                                            last_upgrade: {ok, detail} | {}
     apply       services: [spec…], wanted: {name: Wanted}, host: HostPolicy, actor, dry_run
                                                           → actions: [Action…]
     snapshot    services: [name…] | null                  → SnapshotBody
@@ -19,7 +20,8 @@ Operations (request fields beside `id` and `op` → fields of `ok`):
     subscribe   since: seq|null                           → next_seq, lost   (events from `since` on follow)
     offer       names: [name…]  + descriptors (SCM_RIGHTS; at most 200 a message)  → taken: [name…]
     hold        (sent by services as {"hold": [name…], "drop": [name…]} + descriptors: keep duplicates of these)
-    upgrade     executable|null, actor                    → version, pid (of the new program; same pid)
+    upgrade     executable|null, actor                    → answered only with an error, when it is refused; else the
+                                                            connection ends, and `last_upgrade` of the next hello tells
     shutdown    keep_services: bool, actor                → {}  (answered when everything is stopped)
 
 A start, stop, restart or reload is answered as soon as it is accepted; what came of it is seen in

@@ -178,8 +178,9 @@ class ServiceSpec:
     sockets: tuple[Socket, ...] = ()
     ready: Probe | None = None
     start_timeout: float = 60.0
-    min_uptime: float = 1.0
-    """Seconds a process must live before it counts as running, when no readiness is declared."""
+    min_uptime: float | None = None
+    """Seconds a process must live before it counts as running. Null: 1, or 0 where a readiness
+    is declared, which says more than any uptime."""
     live: Probe | None = None
     watchdog: float | None = None
     """Seconds within which the program must send WATCHDOG=1."""

@@ -1,0 +1,248 @@
+"""Taking over from a predecessor: each process is proven to be ours before it is touched.
+
+A record names a process by pid, start time and boot id. All three must match, then a pidfd is
+opened, then they must match again. What cannot be proven is treated as down and never signalled.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from atlasd.errors import AtlasError
+from atlasd.services import procinfo
+from atlasd.services.launcher import INVOCATION
+from atlasd.services.records import read_all, read_json
+from atlasd.services.restart import Exit
+from atlasd.services.service import Service
+from atlasd.services.spec import HostPolicy, ServiceSpec, policy_from_wire, spec_from_wire
+from atlasd.services.supervisor import Supervisor
+from atlasd.services.unit import Unit
+from atlasd.states import LIVE, Health, Lifecycle, Reason, Wanted
+
+PATIENCE = 2.0
+"""Seconds to wait for core to give back what it held, before an exit counts as unknown."""
+
+
+@dataclass(kw_only=True)
+class Adopted:
+    """What was found; for the log."""
+
+    adopted: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    not_ours: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        text = f"{len(self.adopted)} adopted, {len(self.ended)} had ended meanwhile"
+        if self.not_ours:
+            text += f", not provably ours: {', '.join(self.not_ours)}"
+        return text
+
+
+def adopt(supervisor: Supervisor) -> Adopted:
+    """Read the target and the records that a predecessor left, and take over what is proven."""
+    report = Adopted()
+    specs, wanted, policy = _target(supervisor)
+    records = {(s, i): body for s, i, body in read_all(supervisor.effects.records_dir)}
+    if not specs:
+        return report
+    supervisor.policy = policy
+    supervisor.budget.change(
+        rate=policy.restart_rate, burst=policy.restart_burst, now=supervisor.clock.monotonic()
+    )
+    for spec in specs:
+        service = supervisor.services[spec.name] = Service(supervisor, spec)
+        service.wanted = wanted.get(spec.name, Wanted.UP)
+        service.open_sockets_early()
+    for (name, index), record in records.items():
+        service_ = supervisor.services.get(name)
+        if service_ is not None:
+            _take_over(service_.unit(index), record, report)
+    for service in supervisor.services.values():
+        for index in range(service.spec.instances):
+            unit = service.unit(index)
+            if service.wanted is Wanted.UP and unit.machine.state is Lifecycle.STOPPED:
+                supervisor.loop.call_soon(
+                    lambda u=unit: u.want(Wanted.UP, reason=Reason.BOOT) if u.idle else None
+                )
+    return report
+
+
+def _target(
+    supervisor: Supervisor,
+) -> tuple[list[ServiceSpec], dict[str, Wanted], HostPolicy]:
+    body = read_json(supervisor.target_path)
+    if not isinstance(body, dict):
+        return [], {}, HostPolicy()
+    try:
+        specs = [spec_from_wire(s) for s in body["services"]]
+        wanted = {str(k): Wanted(v) for k, v in body["wanted"].items()}
+        policy = policy_from_wire(body["policy"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise AtlasError(
+            "service.state",
+            f"{supervisor.target_path} cannot be read: {error}",
+            hint="core sends the target again as soon as it connects",
+        ) from None
+    return specs, wanted, policy
+
+
+def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> None:
+    name = f"{unit.service.name}.{unit.index}"
+    if record.get("boot_id") != unit.effects.boot_id:
+        return  # of an earlier boot: its process is gone for certain
+    state = Lifecycle(str(record.get("state", "stopped")))
+    unit.invocation = str(record.get("invocation", ""))
+    _restore_counters(unit, record)
+    pid = record.get("pid")
+    if state in LIVE and not isinstance(pid, int):
+        # Killed between the intent and its outcome: the invocation tells whether it was started.
+        found = _by_invocation(unit.invocation)
+        if found is None:
+            return
+        pid, record = found.pid, {**record, "start_time": found.start_time}
+    if state in LIVE and isinstance(pid, int):
+        _take_process(unit, record, pid, state, report, name)
+        return
+    _restore_idle(unit, record, state)
+
+
+def _restore_counters(unit: Unit, record: Mapping[str, object]) -> None:
+    machine = unit.machine
+    machine.wanted = Wanted(str(record.get("wanted", "up")))
+    machine.failures = _int(record.get("failures"))
+    machine.restarts = _int(record.get("restarts"))
+    window = record.get("window")
+    if isinstance(window, list):
+        machine.window.restore([float(t) for t in window])
+    since = record.get("since_wall")
+    if isinstance(since, float):
+        unit.since_wall = since
+    uid = record.get("uid")
+    unit.uid = uid if isinstance(uid, int) else None
+
+
+def _take_process(  # noqa: PLR0913  the record's parts, already taken out and checked
+    unit: Unit,
+    record: Mapping[str, object],
+    pid: int,
+    state: Lifecycle,
+    report: Adopted,
+    name: str,
+) -> None:
+    unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
+    unit.main_pid, unit.start_time = pid, _int(record.get("start_time"))
+    if unit.effects.cgroups is not None:
+        unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
+    unit.output.own(unit.uid)
+    stat = procinfo.stat(pid)
+    # After an upgrade in place it is still our child: even dead, it waits for us to reap it.
+    own_child = stat is not None and stat.ppid == os.getpid()
+    pidfd = None
+    if stat is not None and (own_child or stat.state not in "ZX"):
+        pidfd = procinfo.open_proven(pid, unit.start_time)
+    if pidfd is None:
+        if stat is not None and stat.start_time != unit.start_time:
+            report.not_ours.append(f"{name} (pid {pid} is another process now)")
+        report.ended.append(name)
+        _await_exit(unit, record, pid)
+        return
+    report.adopted.append(name)
+    unit.adopt_process(pid, unit.start_time, pidfd, is_child=own_child)
+    now, machine = unit.now, unit.machine
+    started = record.get("started_at")
+    uptime = max(0.0, now - started) if isinstance(started, float) else 0.0
+    unit.started_wall = unit.supervisor.clock.wall() - uptime
+    wanted, health = machine.wanted, Health(str(record.get("health", "unknown")))
+    as_state = state if state is Lifecycle.STARTING else Lifecycle.RUNNING
+    machine.adopt(now, state=as_state, uptime=uptime, ready=bool(record.get("ready")))
+    running = record.get("running_since")
+    if isinstance(running, float):
+        machine.running_since = running
+    machine.health, machine.wanted = health, wanted
+    unit.attendants.relisten(machine.spec)
+    unit.attendants.attend(started=machine.started_at, health=health)
+    if state is Lifecycle.STOPPING:
+        _go_on_stopping(unit, record)
+    unit.write_record()
+
+
+def _go_on_stopping(unit: Unit, record: Mapping[str, object]) -> None:
+    reason, detail = Reason(str(record.get("reason"))), str(record.get("detail", ""))
+    after = record.get("after")
+    if after == "stopped":
+        unit.want(Wanted.DOWN, reason=reason, detail=detail)
+    elif after == "restart":
+        unit.machine.restart(unit.now, reason=reason, detail=detail)
+    else:
+        unit.machine.unhealthy(unit.now, reason, detail)
+
+
+def _await_exit(unit: Unit, record: Mapping[str, object], pid: int) -> None:
+    """It has ended while nobody watched. A peer may hold a pidfd that still tells how."""
+    name = f"pidfd/{unit.service.name}/{unit.index}"
+    unit.machine.wanted = Wanted(str(record.get("wanted", "up")))
+    stopping = record.get("state") == Lifecycle.STOPPING.value
+    unit.machine.take_over_dead(
+        started_at=_float(record.get("started_at"), unit.now),
+        running_since=record.get("running_since"),
+        after=str(record.get("after", "")) if stopping else "",
+    )
+    unit.pending_exit = True
+    done = False
+
+    def conclude() -> None:
+        nonlocal done
+        held = unit.effects.held.take(name)
+        exit_ = Exit()
+        if held is not None:
+            exit_ = procinfo.exit_of(held)
+            os.close(held)
+        done = True
+        unit.pending_exit = False
+        unit.process_ended(exit_)
+
+    def offered() -> None:
+        if done:
+            return
+        if unit.effects.held.has(name):
+            conclude()
+        else:
+            unit.effects.held.when_offered(offered)
+
+    if unit.effects.held.has(name):
+        unit.loop.call_soon(conclude)
+        return
+    unit.effects.held.when_offered(offered)
+    unit.loop.call_later(PATIENCE, lambda: None if done else conclude())
+
+
+def _restore_idle(unit: Unit, record: Mapping[str, object], state: Lifecycle) -> None:
+    machine = unit.machine
+    reason, detail = Reason(str(record.get("reason", "boot"))), str(record.get("detail", ""))
+    if state is Lifecycle.WAITING:
+        unit.loop.call_soon(lambda: unit.want(machine.wanted, reason=Reason.BOOT))
+        return
+    machine.restore(state, reason, detail)
+    next_start = record.get("next_start_at")
+    if state is Lifecycle.BACKOFF:
+        machine.next_start_at = _float(next_start, unit.now)
+        unit.arm("backoff", max(0.0, machine.next_start_at - unit.now))
+
+
+def _by_invocation(invocation: str) -> procinfo.Stat | None:
+    mark = f"{INVOCATION}={invocation}".encode()
+    found = [
+        p
+        for p in procinfo.all_processes()
+        if p.state not in "ZX" and p.sid == p.pid and procinfo.environment_has(p.pid, mark)
+    ]
+    # Of several, the one that was started first is the one that we have started.
+    return min(found, key=lambda p: p.start_time) if found else None
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _float(value: object, otherwise: float) -> float:
+    return value if isinstance(value, float) else otherwise

@@ -1,0 +1,341 @@
+"""Those who watch one running instance: readiness, liveness, watchdog, and its notify socket."""
+
+import os
+from typing import TYPE_CHECKING
+
+from atlasd.services import launcher, procinfo
+from atlasd.services.loop import Timer
+from atlasd.services.notifysock import Message, NotifySocket
+from atlasd.services.probes import Prober
+from atlasd.services.probing import OnVerdict, Verdict
+from atlasd.services.readiness import LogProbe, ReadyPipe, UptimeProbe
+from atlasd.services.spec import Probe, ServiceSpec
+from atlasd.states import Health, Lifecycle, Reason
+
+if TYPE_CHECKING:
+    from atlasd.services.unit import Unit
+
+STORED_MAX = 64
+"""Descriptors that a program may store with us (FDSTORE=1)."""
+ASKED = ("tcp", "http", "exec", "file")
+
+
+class Attendants:
+    """The watchers of one instance; `attend` after the start, `dismiss` after the end."""
+
+    def __init__(self, unit: "Unit") -> None:
+        self._unit = unit
+        self._socket: NotifySocket | None = None
+        self._pipe: ReadyPipe | None = None
+        self._ready: Prober | LogProbe | UptimeProbe | ReadyPipe | None = None
+        self._live: Prober | None = None
+        self._started = 0.0
+        self._watchdog: Timer | None = None
+        self._watchdog_seconds = 0.0
+        self._alive_at = 0.0
+        self.stored: list[tuple[str, int]] = []
+        self.refused_messages = 0
+
+    @property
+    def notify_path(self) -> str | None:
+        """What NOTIFY_SOCKET is to be; null when the service doesn't speak."""
+        return self._socket.address if self._socket is not None else None
+
+    @property
+    def stored_names(self) -> list[str]:
+        """Names of the descriptors that an earlier process stored."""
+        return [name for name, _ in self.stored]
+
+    @property
+    def stored_fds(self) -> list[int]:
+        """Those descriptors."""
+        return [fd for _, fd in self.stored]
+
+    # ------------------------------------------------------------------ beginning and end
+
+    def prepare(self, spec: ServiceSpec, uid: int | None) -> int | None:
+        """Open what the program is told of before it starts; its end of the readiness pipe."""
+        unit = self._unit
+        name = f"{unit.service.name}.{unit.index}"
+        if launcher.wants_notify(spec):
+            self.listen()
+        else:
+            self._close_socket()
+        if spec.ready is not None and spec.ready.kind == "fd":
+            self._pipe = ReadyPipe(
+                unit.loop, f"{unit.effects.notify_dir}/{name}.fd", on_verdict=self._ready_verdict
+            )
+            return self._pipe.child_fd()
+        return None
+
+    def listen(self) -> None:
+        """Open the notify socket: at the same path again for an instance that was adopted."""
+        if self._socket is None:
+            unit = self._unit
+            path = f"{unit.effects.notify_dir}/{unit.service.name}.{unit.index}"
+            held = unit.effects.held
+            fd = held.take(self._socket_name)
+            self._socket = NotifySocket(unit.loop, path, self._told, fd=fd)
+            held.hold(self._socket_name, self._socket.fileno())
+
+    @property
+    def _socket_name(self) -> str:
+        return f"notify/{self._unit.service.name}/{self._unit.index}"
+
+    def _close_socket(self) -> None:
+        if self._socket is not None:
+            self._unit.effects.held.drop(self._socket_name)
+            self._socket.close()
+            self._socket = None
+
+    def relisten(self, spec: ServiceSpec) -> None:
+        """Open the notify socket of an adopted instance at the path that its program knows."""
+        if launcher.wants_notify(spec):
+            self.listen()
+
+    def attend(self, *, started: float, health: Health = Health.UNKNOWN) -> None:
+        """Begin to watch a process; `health` is what a predecessor had found."""
+        self._started = started
+        spec = self._unit.machine.spec
+        self._start_ready(spec, adopted=health is not Health.UNKNOWN)
+        self._start_live(spec, health)
+        if spec.watchdog is not None:
+            self._watch(spec.watchdog)
+
+    def dismiss(self) -> None:
+        """The process has ended."""
+        self._stop_ready()
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    def updated(self, before: ServiceSpec, spec: ServiceSpec) -> None:
+        """The definition of a running instance has changed."""
+        if before.ready != spec.ready:
+            self._stop_ready()
+            self._start_ready(spec, adopted=True)
+            if spec.ready is None:
+                self._unit.machine.ready(self._unit.now)
+        if before.live != spec.live:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+            self._unit.machine.health = Health.UNKNOWN
+            self._start_live(spec, Health.UNKNOWN)
+        self._unit.supervisor.changed(self._unit.service.name)
+
+    def close(self) -> None:
+        """The instance is no more."""
+        self.dismiss()
+        self._close_socket()
+        for _, fd in self.stored:
+            os.close(fd)
+        self.stored.clear()
+
+    # ------------------------------------------------------------------ readiness
+
+    def _start_ready(self, spec: ServiceSpec, *, adopted: bool) -> None:
+        probe, unit = spec.ready, self._unit
+        if probe is None or probe.kind == "notify":
+            return
+        was_ready = unit.machine.is_ready
+        if probe.kind in ASKED:
+            known = Health.PASS if adopted and was_ready else Health.UNKNOWN
+            self._ready = self._prober(probe, self._ready_verdict, known)
+        elif was_ready:
+            return
+        elif probe.kind == "uptime":
+            self._ready = UptimeProbe(
+                unit.loop, probe.seconds, started=self._started, on_verdict=self._ready_verdict
+            )
+        elif probe.kind == "log":
+            watcher = LogProbe(probe.target, on_verdict=self._ready_verdict)
+            unit.output.tap(watcher.feed)
+            self._ready = watcher
+        elif probe.kind == "fd":
+            if self._pipe is None:  # adopted before it was ready: the same pipe, by its path
+                self.prepare(spec, unit.uid)
+            assert self._pipe is not None
+            self._ready, self._pipe = self._pipe, None
+            self._ready.spawned()
+        if self._ready is not None:
+            self._ready.start()
+
+    def _stop_ready(self) -> None:
+        if isinstance(self._ready, LogProbe):
+            self._unit.output.tap(None)
+        for watcher in (self._ready, self._pipe):
+            if watcher is not None:
+                watcher.stop()
+        self._ready = self._pipe = None
+
+    def _ready_verdict(self, verdict: Verdict) -> None:
+        unit = self._unit
+        machine = unit.machine
+        self._warn("readiness", verdict)
+        if verdict.health in (Health.PASS, Health.WARN):
+            if machine.is_ready and machine.state is Lifecycle.RUNNING:
+                return
+            machine.ready(unit.now)
+        elif verdict.health is Health.FAIL and machine.is_ready:
+            machine.unready()
+        else:
+            return
+        if isinstance(self._ready, LogProbe):
+            unit.output.tap(None)
+        if machine.state in (Lifecycle.RUNNING, Lifecycle.RELOADING):
+            self._tell("traffic", new=machine.traffic.value, detail=verdict.result.detail)
+            unit.write_record()
+            unit.supervisor.changed(unit.service.name)
+
+    # ------------------------------------------------------------------ liveness
+
+    def _start_live(self, spec: ServiceSpec, health: Health) -> None:
+        if spec.live is not None:
+            self._live = self._prober(spec.live, self._live_verdict, health)
+            self._live.start()
+
+    def _live_verdict(self, verdict: Verdict) -> None:
+        unit = self._unit
+        machine = unit.machine
+        self._warn("liveness", verdict)
+        if not verdict.changed or machine.state not in (
+            Lifecycle.STARTING,
+            Lifecycle.RUNNING,
+            Lifecycle.RELOADING,
+        ):
+            return
+        machine.health = verdict.health
+        self._tell(
+            "health",
+            old=verdict.previous.value,
+            new=verdict.health.value,
+            detail=verdict.result.detail,
+        )
+        unit.supervisor.changed(unit.service.name)
+        if verdict.health is Health.FAIL:
+            probe = machine.spec.live
+            count = probe.fail_after if probe is not None else 0
+            machine.unhealthy(
+                unit.now,
+                Reason.LIVENESS,
+                f"liveness probe failed {count} times: {verdict.result.detail}",
+            )
+
+    def _prober(self, probe: Probe, on_verdict: OnVerdict, health: Health) -> Prober:
+        unit = self._unit
+        spec = unit.machine.spec
+        return Prober(
+            unit.loop,
+            probe,
+            started=self._started,
+            on_verdict=on_verdict,
+            spawn=unit.effects.commands.run,
+            env=unit.hook_env(),
+            cwd=launcher.with_index(spec.cwd, unit.index),
+            user=spec.user,
+            group=spec.group,
+            health=health,
+        )
+
+    def _warn(self, what: str, verdict: Verdict) -> None:
+        if verdict.warning and verdict.state.unable == 1:
+            self._tell("health", new="unknown", detail=f"{what} probe cannot run: {verdict.warning}")
+
+    # ------------------------------------------------------------------ notify
+
+    def _told(self, message: Message) -> None:
+        unit = self._unit
+        machine = unit.machine
+        said = message.notification
+        if not self._is_ours(message.pid):
+            self.refused_messages += 1
+            return
+        self._keep_descriptors(message)
+        if said.status is not None:
+            unit.status_text = said.status
+        if said.main_pid is not None and self._is_ours(said.main_pid):
+            unit.main_process_is(said.main_pid)
+        if said.extend_timeout_usec is not None:
+            machine.extend_timeout(said.extend_timeout_usec / 1e6)
+        if said.watchdog_usec is not None:
+            self._watch(said.watchdog_usec / 1e6)
+        if said.watchdog == "trigger":
+            machine.unhealthy(unit.now, Reason.WATCHDOG, "the program asked for it")
+        elif said.watchdog:
+            self._alive_at = unit.now
+        if said.reloading:
+            machine.begin_own_reload(unit.now)
+        if said.stopping:
+            machine.unready()
+            self._tell("traffic", new=machine.traffic.value, detail="the program says STOPPING=1")
+            unit.supervisor.changed(unit.service.name)
+        if said.ready:
+            was = machine.traffic
+            machine.ready(unit.now)
+            unit.write_record()
+            if machine.traffic is not was:
+                self._tell("traffic", new=machine.traffic.value)
+            unit.supervisor.changed(unit.service.name)
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether a process belongs to the instance; one that has ended already cannot prove it."""
+        unit = self._unit
+        if pid == unit.pid:
+            return True
+        if unit.cgroup is not None:
+            return pid in unit.cgroup.processes()
+        stat = procinfo.stat(pid)
+        if stat is None or unit.pid is None:
+            return False
+        mark = f"{launcher.INVOCATION}={unit.invocation}".encode()
+        return stat.sid == unit.main_pid or procinfo.environment_has(pid, mark)
+
+    def _keep_descriptors(self, message: Message) -> None:
+        said = message.notification
+        if said.fd_store_remove:
+            for name, fd in [s for s in self.stored if s[0] == said.fd_name]:
+                os.close(fd)
+                self.stored.remove((name, fd))
+        if said.fd_store:
+            kept, message.fds[:] = message.fds[:STORED_MAX], message.fds[STORED_MAX:]
+            for fd in kept:
+                os.set_inheritable(fd, False)
+                self.stored.append((said.fd_name or "stored", fd))
+            for _, fd in self.stored[STORED_MAX:]:
+                os.close(fd)
+            del self.stored[STORED_MAX:]
+
+    # ------------------------------------------------------------------ watchdog
+
+    def _watch(self, seconds: float) -> None:
+        if seconds <= 0:
+            if self._watchdog is not None:
+                self._watchdog.cancel()
+            return
+        self._watchdog_seconds = seconds
+        self._alive_at = self._unit.now
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = self._unit.loop.call_later(seconds, self._watchdog_due)
+
+    def _watchdog_due(self) -> None:
+        # Pings only note the time; one timer looks at it when the interval is over.
+        unit = self._unit
+        left = self._alive_at + self._watchdog_seconds - unit.now
+        if unit.machine.state is Lifecycle.STARTING:
+            left = self._watchdog_seconds
+        if left > 0:
+            self._watchdog = unit.loop.call_later(left, self._watchdog_due)
+            return
+        self._watchdog = None
+        unit.machine.unhealthy(
+            unit.now, Reason.WATCHDOG, f"no WATCHDOG=1 for {self._watchdog_seconds:g} s"
+        )
+
+    def _tell(self, kind: str, **fields: object) -> None:
+        unit = self._unit
+        unit.supervisor.journal.add(kind, service=unit.service.name, instance=unit.index, **fields)

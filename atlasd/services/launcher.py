@@ -1,0 +1,94 @@
+"""From a specification to what one program is started with: arguments, environment, descriptors."""
+
+from collections.abc import Mapping, Sequence
+
+from atlasd.services.cgroup import Cgroup
+from atlasd.services.spawn import DEFAULT_PATH, Account, Launch
+from atlasd.services.spec import ServiceSpec
+
+LISTEN_FDS_START = 3
+INVOCATION = "INVOCATION_ID"
+"""As systemd names it: 128 random bits in hexadecimal, another for each start."""
+
+
+def with_index(text: str, index: int) -> str:
+    """The text with `{instance}` replaced by the instance's index."""
+    return text.replace("{instance}", str(index))
+
+
+def environment(
+    spec: ServiceSpec,
+    *,
+    index: int,
+    invocation: str,
+    account: Account | None = None,
+    notify_path: str | None = None,
+    socket_names: Sequence[str] = (),
+    extra: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment of one instance's program; the specification's own values win."""
+    env = {"PATH": DEFAULT_PATH}
+    if account is not None and spec.user is not None:
+        env |= {
+            "USER": account.name,
+            "LOGNAME": account.name,
+            "HOME": account.home,
+            "SHELL": account.shell,
+        }
+    env |= {name: with_index(value, index) for name, value in spec.env.items()}
+    env |= {
+        INVOCATION: invocation,
+        "ATLASD_SERVICE": spec.name,
+        "ATLASD_INSTANCE": str(index),
+    }
+    if notify_path is not None:
+        env["NOTIFY_SOCKET"] = notify_path
+    if spec.watchdog is not None:
+        env["WATCHDOG_USEC"] = str(round(spec.watchdog * 1_000_000))
+    if socket_names:
+        env["LISTEN_FDS"] = str(len(socket_names))
+        env["LISTEN_FDNAMES"] = ":".join(socket_names)
+    if extra:
+        env |= extra
+    return env
+
+
+def wants_notify(spec: ServiceSpec) -> bool:
+    """Whether the program is to speak to us over a notify socket."""
+    return (
+        (spec.ready is not None and spec.ready.kind == "notify")
+        or spec.watchdog is not None
+        or spec.reload.kind == "notify"
+    )
+
+
+def launch(
+    spec: ServiceSpec,
+    *,
+    index: int,
+    env: Mapping[str, str],
+    account: Account | None,
+    cgroup: Cgroup | None,
+    stdio: tuple[int, int, int],
+    sockets: Sequence[int] = (),
+    ready_fd: int | None = None,
+) -> Launch:
+    """All that one instance's program is started with."""
+    fds = {0: stdio[0], 1: stdio[1], 2: stdio[2]}
+    fds |= {LISTEN_FDS_START + i: fd for i, fd in enumerate(sockets)}
+    if ready_fd is not None and spec.ready is not None:
+        fds[spec.ready.fd] = ready_fd
+    return Launch(
+        argv=tuple(with_index(a, index) for a in spec.command),
+        env=env,
+        fds=fds,
+        listen_fds=bool(sockets),
+        cwd=with_index(spec.cwd, index),
+        account=account,
+        umask=spec.umask,
+        nice=spec.nice,
+        no_new_privs=spec.no_new_privs,
+        limits=spec.limits,
+        cgroup_fd=cgroup.fd if cgroup is not None else None,
+        join=cgroup.join_paths if cgroup is not None else (),
+    )

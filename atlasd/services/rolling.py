@@ -1,0 +1,71 @@
+"""A restart of several instances, one by one: the next is touched when the last is ready again."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from atlasd.clock import Clock
+from atlasd.services.journal import Journal
+from atlasd.states import Lifecycle, Reason
+
+if TYPE_CHECKING:
+    from atlasd.services.unit import Unit
+
+
+class Rolling:
+    """The restart under way of one service."""
+
+    def __init__(
+        self,
+        *,
+        units: Sequence["Unit"],
+        reason: Reason,
+        detail: str,
+        actor: str,
+        clock: Clock,
+        journal: Journal,
+    ) -> None:
+        self._left = list(units)
+        self._now: Unit | None = None
+        self._began = -1.0
+        self._reason, self._detail, self._actor = reason, detail, actor
+        self._clock = clock
+        self._journal = journal
+
+    def step(self) -> bool:
+        """Go on as far as possible; true when there is nothing left to do.
+
+        An instance that doesn't come up ends it: what still runs of the old definition is worth
+        more than a service that is down altogether.
+        """
+        while True:
+            if self._now is not None:
+                machine = self._now.machine
+                fresh = machine.started_at >= self._began
+                up = fresh and machine.traffic.value == "in"
+                finished = fresh and machine.state is Lifecycle.EXITED
+                broken = machine.state in (Lifecycle.FAILED, Lifecycle.LOST) or (
+                    machine.state is Lifecycle.BACKOFF
+                )
+                if broken:
+                    if self._left:
+                        self._journal.add(
+                            "roll-halted",
+                            service=self._now.service.name,
+                            instance=self._now.index,
+                            detail=f"{machine.detail}; instances "
+                            + ", ".join(str(u.index) for u in self._left)
+                            + " were left as they are",
+                        )
+                    return True
+                if not (up or finished):
+                    return False
+            if not self._left:
+                return True
+            self._now = self._left.pop(0)
+            self._began = self._clock.monotonic()
+            self._now.update(self._now.service.spec)
+            self._now.machine.restart(
+                self._began, reason=self._reason, detail=self._detail, actor=self._actor
+            )
+            if not self._left:
+                return True

@@ -1,0 +1,150 @@
+"""One service as the supervisor sees it: its definition, its instances, its sockets and counters."""
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from atlasd.services.crash import CrashFile
+from atlasd.services.plan import Present
+from atlasd.services.sockets import SocketError, adopt_socket, open_socket
+from atlasd.services.spec import ServiceSpec
+from atlasd.services.unit import Unit
+from atlasd.states import SETTLED, Health, Lifecycle, Wanted, worst
+
+if TYPE_CHECKING:
+    from atlasd.services.supervisor import Supervisor
+
+
+class Service:
+    """A service, whatever its instances are doing."""
+
+    def __init__(self, supervisor: "Supervisor", spec: ServiceSpec) -> None:
+        self.supervisor = supervisor
+        self.spec = spec
+        self.name = spec.name
+        self.wanted = Wanted.UP
+        self.removed = False
+        """No longer configured; it goes once its last instance has stopped."""
+        self.units: dict[int, Unit] = {}
+        self.sockets: dict[str, socket.socket] = {}
+        self.restarts_total: dict[str, int] = {}
+        self.oom_kills_total = 0
+        self.last_exit: float | None = None
+        self.crashes = CrashFile(
+            os.path.join(supervisor.effects.state_dir, "crashes"), spec.name
+        )
+
+    def define(self, spec: ServiceSpec) -> None:
+        """Take a new definition; running processes are not touched by it."""
+        self.removed = False
+        if {s.name: s for s in spec.sockets} != {s.name: s for s in self.spec.sockets}:
+            kept = {s.name for s in spec.sockets if s in self.spec.sockets}
+            self._close_sockets(set(self.sockets) - kept)
+        self.spec = spec
+
+    def unit(self, index: int) -> Unit:
+        """The instance, made if it isn't there yet."""
+        found = self.units.get(index)
+        if found is None:
+            found = self.units[index] = Unit(self.supervisor, self, index)
+        return found
+
+    # ------------------------------------------------------------------ sockets
+
+    def listening(self) -> list[tuple[str, int]]:
+        """Name and descriptor of each declared socket, opened if it isn't; for LISTEN_FDS.
+
+        Raises `SocketError`.
+        """
+        held = self.supervisor.effects.held
+        for declared in self.spec.sockets:
+            if declared.name in self.sockets:
+                continue
+            key = f"socket/{self.name}/{declared.name}"
+            fd = held.take(key)
+            opened = adopt_socket(fd, declared) if fd is not None else None
+            if opened is None:
+                opened = open_socket(declared)
+            self.sockets[declared.name] = opened
+            held.hold(key, opened.fileno())
+        return [(s.name, self.sockets[s.name].fileno()) for s in self.spec.sockets]
+
+    def open_sockets_early(self) -> None:
+        """Take back sockets that a peer has held, so that nobody is refused meanwhile."""
+        try:
+            self.listening()
+        except SocketError:
+            pass  # said again, with its reason, when an instance is started
+
+    def _close_sockets(self, names: set[str]) -> None:
+        for name in names:
+            self.supervisor.effects.held.drop(f"socket/{self.name}/{name}")
+            self.sockets.pop(name).close()
+
+    # ------------------------------------------------------------------ what others ask
+
+    def present(self) -> list[Present]:
+        """The instances, for the plan."""
+        return [
+            Present(index=i, state=u.machine.state, digest=u.digest)
+            for i, u in sorted(self.units.items())
+        ]
+
+    def _wanted_units(self) -> list[Unit]:
+        return [u for i, u in self.units.items() if i < self.spec.instances]
+
+    def meets(self, condition: str) -> bool:
+        """Whether a dependency on the service is met: all instances for completed, else any."""
+        units = self._wanted_units()
+        if condition == "completed":
+            return bool(units) and all(u.machine.meets(condition) for u in units)
+        return any(u.machine.meets(condition) for u in units)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it may yet come up by itself."""
+        return self.wanted is Wanted.UP and any(
+            u.machine.state not in SETTLED for u in self._wanted_units()
+        )
+
+    @property
+    def can_still_meet(self) -> bool:
+        """Whether an instance is left that has not been given up."""
+        return any(u.machine.state is not Lifecycle.FAILED for u in self._wanted_units())
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether an instance was given up."""
+        return any(u.machine.state is Lifecycle.FAILED for u in self._wanted_units())
+
+    @property
+    def any_live(self) -> bool:
+        """Whether a process of it exists."""
+        return any(u.machine.live for u in self.units.values())
+
+    @property
+    def ready(self) -> bool:
+        """Whether an instance is in traffic."""
+        return self.meets("ready")
+
+    def health(self) -> Health:
+        """The worst of its instances, by state and by probes."""
+        if self.wanted is Wanted.DOWN:
+            return Health.UNKNOWN
+        return worst(*(u.health() for u in self._wanted_units()))
+
+    def summary(self) -> str:
+        """Its state in a word or two: `starting`, `stopped, wanted down`."""
+        states = sorted({u.machine.state.value for u in self._wanted_units()}) or ["stopped"]
+        text = "/".join(states)
+        return f"{text}, wanted {self.wanted.value}" if self.wanted is not Wanted.UP else text
+
+    def count_restart(self, reason: str) -> None:
+        """Count a start after a failure."""
+        self.restarts_total[reason] = self.restarts_total.get(reason, 0) + 1
+
+    def close(self) -> None:
+        """Give everything back; the service is no more."""
+        self._close_sockets(set(self.sockets))
+        for unit in self.units.values():
+            unit.close()

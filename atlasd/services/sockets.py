@@ -1,0 +1,109 @@
+"""Listening sockets: opened once, kept for as long as a service declares them, passed to each instance."""
+
+import errno
+import os
+import socket
+import stat
+from urllib.parse import urlsplit
+
+from atlasd.services.spec import Socket
+
+
+class SocketError(Exception):
+    """A socket that cannot be opened; the text says which and why."""
+
+    def __init__(self, text: str, *, in_use: bool = False) -> None:
+        super().__init__(text)
+        self.in_use = in_use
+
+
+def open_socket(spec: Socket) -> socket.socket:
+    """A bound, listening socket for the declaration.
+
+    Raises `SocketError`; `in_use` is true when somebody else has the address.
+    """
+    url = urlsplit(spec.address)
+    try:
+        if url.scheme in ("unix", "unixgram"):
+            return _unix(spec, url.path, datagram=url.scheme == "unixgram")
+        if url.scheme in ("tcp", "udp"):
+            return _inet(spec, url.hostname or "", url.port, datagram=url.scheme == "udp")
+    except (OSError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) else 0
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SocketError(
+            f"socket {spec.name}: cannot listen on {spec.address}: {reason or error}",
+            in_use=number == errno.EADDRINUSE,
+        ) from None
+    raise SocketError(f"socket {spec.name}: unknown kind of address: {spec.address}")
+
+
+def _inet(spec: Socket, host: str, port: int | None, *, datagram: bool) -> socket.socket:
+    if port is None:
+        raise ValueError("the port is missing")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM)
+    try:
+        if not datagram:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((host, port))
+        if not datagram:
+            made.listen(spec.backlog)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _unix(spec: Socket, path: str, *, datagram: bool) -> socket.socket:
+    kind = socket.SOCK_DGRAM if datagram else socket.SOCK_STREAM
+    made = socket.socket(socket.AF_UNIX, kind)
+    try:
+        if _is_stale(path, kind):
+            os.unlink(path)
+        made.bind(path)
+        os.chmod(path, spec.mode)
+        if not datagram:
+            made.listen(spec.backlog)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _is_stale(path: str, kind: int) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, kind) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def adopt_socket(fd: int, spec: Socket) -> socket.socket | None:
+    """The held descriptor as the declared socket; null when it is not a socket of that address."""
+    try:
+        found = socket.socket(fileno=fd)
+    except OSError:
+        return None
+    url = urlsplit(spec.address)
+    stream = url.scheme in ("tcp", "unix")
+    name = found.getsockname()
+    same = found.type == (socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+    if url.scheme in ("unix", "unixgram"):
+        same = same and name == url.path
+    else:
+        same = same and isinstance(name, tuple) and name[1] == url.port
+    if not same:
+        found.detach()
+        return None
+    found.set_inheritable(False)
+    return found

@@ -1,0 +1,608 @@
+"""One instance with its process: the hands of its state machine."""
+
+import os
+import secrets
+import signal as signals
+from typing import TYPE_CHECKING
+
+from atlasd.services import crash, launcher, procinfo, spawn
+from atlasd.services.adopted_exit import AdoptedExit
+from atlasd.services.attendants import Attendants
+from atlasd.services.cgroup import Cgroup
+from atlasd.services.commands import Cancellable, Finished
+from atlasd.services.instance import Machine
+from atlasd.services.instance_output import InstanceOutput
+from atlasd.services.loop import Timer
+from atlasd.services.records import RecordFile
+from atlasd.services.restart import LOOP_WINDOW, Exit
+from atlasd.services.sockets import SocketError
+from atlasd.services.spec import Hook, ServiceSpec
+from atlasd.services.sweep import Sweep
+from atlasd.states import Health, Lifecycle, Reason, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from atlasd.services.service import Service
+    from atlasd.services.supervisor import Supervisor
+
+UNKILLABLE_AFTER = 5.0
+"""Seconds after KILL before what is still there is called unkillable."""
+
+
+def signal_number(name: str) -> int:
+    """`TERM`, `SIGTERM`, `RTMIN+3` or `15` as a number. Raises `ValueError` for no signal."""
+    text = name.upper().removeprefix("SIG")
+    if text.isdigit():
+        return signals.Signals(int(text)).value
+    base, plus, offset = text.partition("+")
+    try:
+        number = signals.Signals[f"SIG{base}"].value
+    except KeyError:
+        raise ValueError(f"no signal is called {name!r}") from None
+    return number + int(offset) if plus else number
+
+
+class Unit:
+    """One instance. `machine` decides; this does, and tells the machine what came of it."""
+
+    def __init__(self, supervisor: "Supervisor", service: "Service", index: int) -> None:
+        self.supervisor = supervisor
+        self.service = service
+        self.index = index
+        self.effects = supervisor.effects
+        self.loop = supervisor.loop
+        self.machine = Machine(service.spec, self)
+        self.pid: int | None = None
+        self.pidfd: int | None = None
+        self.main_pid = 0
+        """Of the last process that was started; its session and group bear this number."""
+        self.start_time = 0
+        self.is_child = False
+        """Ours to wait for; an adopted process isn't."""
+        self.invocation = ""
+        self.started_wall = 0.0
+        self.digest = ""
+        self.uid: int | None = None
+        self.cgroup: Cgroup | None = None
+        self.since_wall = supervisor.clock.wall()
+        self.since = supervisor.clock.monotonic()
+        self.status_text = ""
+        self.leftovers: list[int] = []
+        self.output = InstanceOutput(self.effects, service.spec.log, service.name, index)
+        self.attendants = Attendants(self)
+        self._record = RecordFile(self.effects.records_dir, service.name, index)
+        self._timers: dict[str, Timer] = {}
+        self._command: Cancellable | None = None
+        self._sweep: Sweep | None = None
+        self._oom_kills = 0
+        self.pending_exit = False
+        """It ended under a predecessor, and how is still to be found out."""
+        self._adopted: AdoptedExit | None = None
+
+    @property
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self.supervisor.clock.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is known of it and nothing is under way."""
+        return self.machine.state is Lifecycle.STOPPED and not self.pending_exit
+
+    # ------------------------------------------------------------------ what is wanted
+
+    def want(
+        self,
+        wanted: Wanted,
+        *,
+        reason: Reason = Reason.REQUEST,
+        detail: str = "",
+        actor: str = "",
+        manual: bool = False,
+    ) -> None:
+        """Change what is wanted of this instance."""
+        if not self.machine.live:
+            self.machine.spec = self.service.spec
+        self.machine.want(
+            wanted, self.now, reason=reason, detail=detail, actor=actor, manual=manual
+        )
+        self.write_record()
+
+    def update(self, spec: ServiceSpec) -> None:
+        """Give a running instance what it can have of a new definition while it runs."""
+        before, self.machine.spec = self.machine.spec, spec
+        self.output.define(spec.log)
+        if not self.machine.live:
+            return
+        if before.limits != spec.limits:
+            self._limit(spec)
+        self.attendants.updated(before, spec)
+
+    # ------------------------------------------------------------------ Hands: launching
+
+    def launch(self) -> None:
+        """Run the pre_start hooks, then the program."""
+        self.machine.spec = spec = self.service.spec
+        self.invocation = secrets.token_hex(16)
+        self.status_text = ""
+        self.leftovers = []
+        if spec.pre_start:
+            self._run_hooks("pre_start", spec.pre_start, self._spawn)
+        else:
+            self._spawn("")
+
+    def abandon_launch(self) -> None:
+        """A stop came before the program was started."""
+        if self._command is not None:
+            self._command.cancel()
+            self._command = None
+
+    def _spawn(self, problem: str) -> None:
+        spec = self.machine.spec
+        if problem:
+            self._spawn_failed(problem)
+            return
+        try:
+            self._start_process(spec)
+        except (spawn.SpawnError, SocketError) as error:
+            self._spawn_failed(str(error))
+        except OSError as error:
+            self._spawn_failed(f"cannot start: {error.strerror} ({error.filename or 'system'})")
+
+    def _spawn_failed(self, detail: str) -> None:
+        self.attendants.dismiss()
+        # A file is not worth more at a failed start than at a real one: told, counted, kept.
+        self._note_crash(Reason.SPAWN, detail, Exit(), uptime=None)
+        self.machine.spawn_failed(self.now, detail)
+
+    def _start_process(self, spec: ServiceSpec) -> None:
+        who = spawn.account(spec.user, spec.group)
+        self.uid = who.uid if who is not None else os.geteuid()
+        sockets = self.service.listening()
+        self._enter_cgroup(spec)
+        self.output.own(self.uid)
+        ready_fd = self.attendants.prepare(spec, self.uid)
+        env = launcher.environment(
+            spec,
+            index=self.index,
+            invocation=self.invocation,
+            account=who,
+            notify_path=self.attendants.notify_path,
+            socket_names=[name for name, _ in sockets] + self.attendants.stored_names,
+        )
+        out, err = self.output.child_ends()
+        self.pid = None
+        self.write_record()  # from here on a successor would look for the invocation
+        try:
+            pid = spawn.start(
+                launcher.launch(
+                    spec,
+                    index=self.index,
+                    env=env,
+                    account=who,
+                    cgroup=self.cgroup,
+                    stdio=(self.effects.null, out, err),
+                    sockets=[fd for _, fd in sockets] + self.attendants.stored_fds,
+                    ready_fd=ready_fd,
+                )
+            )
+        finally:
+            os.close(out)
+            os.close(err)
+        self.supervisor.spawns_total += 1
+        self.digest = spec.digest()
+        self.started_wall = self.supervisor.clock.wall()
+        self._process_is(pid, is_child=True)
+        self.machine.spawned(self.now)
+        self.write_record()
+        self.attendants.attend(started=self.now)
+        for hook in spec.post_start:
+            self._run_hook("post_start", hook)
+
+    def _process_is(self, pid: int, *, is_child: bool) -> None:
+        stat = procinfo.stat(pid)
+        self.pid = self.main_pid = pid
+        self.start_time = stat.start_time if stat is not None else 0
+        self.is_child = is_child
+        self.pidfd = os.pidfd_open(pid)
+        self.supervisor.by_pid[pid] = self
+        self.effects.held.hold(self._pidfd_name, self.pidfd)
+
+    def main_process_is(self, pid: int) -> None:
+        """The program named another process of its own as its main one (MAINPID=)."""
+        if pid == self.pid:
+            return
+        self._release_pidfd()
+        self._process_is(pid, is_child=False)
+        self.watch_adopted()
+        self.write_record()
+
+    def adopt_process(self, pid: int, start_time: int, pidfd: int, *, is_child: bool) -> None:
+        """Take over a proven process of a predecessor's."""
+        self.pid = self.main_pid = pid
+        self.start_time = start_time
+        self.is_child = is_child
+        self.pidfd = pidfd
+        self.supervisor.by_pid[pid] = self
+        self.effects.held.hold(self._pidfd_name, pidfd)
+        if not is_child:
+            self.watch_adopted()
+
+    def watch_adopted(self) -> None:
+        """Be told of the end of a process that is nobody's child here."""
+        assert self.pidfd is not None
+        self._adopted = AdoptedExit(self.loop, self.pidfd, self.process_ended)
+
+    @property
+    def _pidfd_name(self) -> str:
+        return f"pidfd/{self.service.name}/{self.index}"
+
+    def _enter_cgroup(self, spec: ServiceSpec) -> None:
+        cgroups = self.effects.cgroups
+        if cgroups is None:
+            self._say_unmet(spec, [n for n in ("memory", "cpu", "tasks") if getattr(spec.limits, n)])
+            return
+        if self.cgroup is None:
+            self.cgroup = cgroups.create(self.service.name, self.index)
+        self._limit(spec)
+        self._oom_kills = self.cgroup.oom_kills() or 0
+
+    def _limit(self, spec: ServiceSpec) -> None:
+        if self.cgroup is not None:
+            self._say_unmet(spec, list(self.cgroup.apply_limits(spec.limits)))
+
+    def _say_unmet(self, spec: ServiceSpec, names: "Sequence[str]") -> None:
+        if names:
+            self.supervisor.journal.add(
+                "status",
+                service=self.service.name,
+                instance=self.index,
+                detail=f"limits not applied, as this host has no way to: {', '.join(names)}",
+            )
+
+    # ------------------------------------------------------------------ hooks
+
+    def hook_env(self) -> dict[str, str]:
+        """The environment of hooks and exec probes: the program's own."""
+        return launcher.environment(
+            self.machine.spec, index=self.index, invocation=self.invocation
+        )
+
+    def _run_hooks(
+        self, what: str, hooks: "Sequence[Hook]", then: "Callable[[str], None]"
+    ) -> None:
+        if not hooks:
+            self._command = None
+            then("")
+            return
+
+        def finished(result: Finished) -> None:
+            self._command = None
+            if result.ok:
+                self._run_hooks(what, hooks[1:], then)
+            else:
+                then(self._hook_problem(what, hooks[0], result))
+
+        self._command = self._start_hook(hooks[0], finished)
+
+    def _run_hook(self, what: str, hook: Hook) -> None:
+        def finished(result: Finished) -> None:
+            if not result.ok:
+                self.supervisor.journal.add(
+                    "hook",
+                    service=self.service.name,
+                    instance=self.index,
+                    detail=self._hook_problem(what, hook, result),
+                )
+
+        self._start_hook(hook, finished)
+
+    def _start_hook(self, hook: Hook, finished: "Callable[[Finished], object]") -> Cancellable:
+        spec = self.machine.spec
+        return self.effects.commands.run(
+            [launcher.with_index(a, self.index) for a in hook.command],
+            on_exit=finished,
+            env=self.hook_env(),
+            cwd=launcher.with_index(spec.cwd, self.index),
+            user=spec.user,
+            group=spec.group,
+            timeout=hook.timeout,
+        )
+
+    def _hook_problem(self, what: str, hook: Hook, result: Finished) -> str:
+        said = result.last_line()
+        return f"{what} {hook.command[0]}: {result.describe()}" + (f": {said}" if said else "")
+
+    # ------------------------------------------------------------------ Hands: stopping
+
+    def prepare_stop(self) -> None:
+        """Drain and pre_stop commands, each with its limit; then the signals."""
+        spec = self.machine.spec
+        hooks = list(spec.pre_stop)
+        if spec.stop.drain:
+            hooks.insert(0, Hook(command=spec.stop.drain, timeout=spec.stop.drain_timeout))
+        if not hooks:
+            self.machine.stop_prepared(self.now)
+            return
+        self._prepare(hooks)
+
+    def _prepare(self, hooks: "list[Hook]") -> None:
+        def done(problem: str) -> None:
+            if problem:
+                self.supervisor.journal.add(
+                    "hook", service=self.service.name, instance=self.index, detail=problem
+                )
+            if hooks[1:]:
+                self._prepare(hooks[1:])
+            else:
+                self.machine.stop_prepared(self.now)
+
+        self._run_hooks("pre_stop", hooks[:1], done)
+
+    def signal(self, name: str, everyone: bool) -> None:
+        """Send a signal to the main process, or to all processes of the instance."""
+        number = signal_number(name)
+        if everyone and number == signals.SIGKILL and self.cgroup is not None:
+            self.cgroup.kill()
+        elif everyone:
+            for process in Sweep.find(self):
+                procinfo.signal_proven(process, number)
+        if self.pidfd is not None:
+            procinfo.send(self.pidfd, number)
+            if number in (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT):
+                # A stopped process would not see it (systemd does the same).
+                procinfo.send(self.pidfd, signals.SIGCONT)
+        if number == signals.SIGKILL and self.machine.state is Lifecycle.STOPPING:
+            self.arm("unkillable", UNKILLABLE_AFTER)
+
+    def reload(self) -> None:
+        """Tell the running program to reload, as its definition says."""
+        spec = self.machine.spec
+        if spec.reload.kind == "exec":
+            hook = Hook(command=spec.reload.command, timeout=spec.reload.timeout)
+
+            def finished(result: Finished) -> None:
+                if result.ok:
+                    self.machine.reloaded(self.now)
+                else:
+                    problem = self._hook_problem("reload", hook, result)
+                    self.machine.reload_failed(self.now, problem)
+
+            self._start_hook(hook, finished)
+            return
+        self.signal(spec.reload.signal, everyone=False)
+        if spec.reload.kind == "signal":
+            self.machine.reloaded(self.now)
+
+    # ------------------------------------------------------------------ Hands: the end
+
+    def process_ended(self, exit_: Exit) -> None:
+        """The main process has ended: the output first, then what follows, then the record of it."""
+        self.output.drain()
+        now = self.now
+        before, machine = self.machine.state, self.machine
+        uptime = now - machine.started_at
+        pid = self.pid
+        self._forget_process()
+        if exit_.signal == signals.SIGKILL and self.cgroup is not None:
+            kills = self.cgroup.oom_kills() or 0
+            if kills > self._oom_kills:
+                self._oom_kills = kills
+                exit_ = Exit(
+                    signal=exit_.signal,
+                    oom=True,
+                    max_rss=exit_.max_rss,
+                    cpu_seconds=exit_.cpu_seconds,
+                )
+                self.service.oom_kills_total += 1
+        self.service.last_exit = self.supervisor.clock.wall()
+        planned = before is Lifecycle.STOPPING and machine.stop_was_asked_for
+        cause, detail = machine.reason, machine.detail
+        last_output = [] if planned else self.output.tail(crash.LAST_LINES, self.started_wall)
+        machine.exited(now, exit_)
+        if planned or machine.exit_was_expected:
+            pass
+        else:
+            if before is not Lifecycle.STOPPING:
+                cause, detail = machine.exit_reason
+            self._note_crash(cause, detail, exit_, uptime=uptime, pid=pid, last=last_output)
+        for hook in machine.spec.post_stop:
+            self._run_hook("post_stop", hook)
+
+    def _forget_process(self) -> None:
+        self._release_pidfd()
+        self.attendants.dismiss()
+
+    def _release_pidfd(self) -> None:
+        if self.pid is not None:
+            self.supervisor.by_pid.pop(self.pid, None)
+        if self._adopted is not None:
+            self._adopted.cancel()
+            self._adopted = None
+        if self.pidfd is not None:
+            self.effects.held.drop(self._pidfd_name)
+            os.close(self.pidfd)
+        self.pid = self.pidfd = None
+
+    def _note_crash(
+        self,
+        cause: Reason,
+        detail: str,
+        exit_: Exit,
+        *,
+        uptime: float | None,
+        pid: int | None = None,
+        last: "Sequence[str]" = (),
+    ) -> None:
+        machine = self.machine
+
+        def write() -> None:
+            in_window = machine.window.within(self.now, LOOP_WINDOW)
+            record = crash.make(
+                wall=self.supervisor.clock.wall(),
+                service=self.service.name,
+                index=self.index,
+                pid=pid,
+                cause=cause.value,
+                detail=detail,
+                exit_=exit_,
+                uptime=uptime,
+                memory_bytes=None,
+                cpu_seconds=None,
+                failures=machine.failures,
+                in_window=in_window,
+                last_output=last,
+                next_step=self._next_step(),
+            )
+            try:
+                record = self.service.crashes.add(record)
+            except OSError as error:
+                record["not_written"] = error.strerror
+            self.supervisor.journal.add(
+                "crash",
+                service=self.service.name,
+                instance=self.index,
+                reason=cause.value,
+                detail=detail,
+                pid=pid,
+                data=record | {"crash_loop": machine.crash_loop},
+            )
+
+        # The next start comes first; what has happened is written down right after it.
+        self.loop.call_soon(write)
+
+    def _next_step(self) -> str:
+        machine = self.machine
+        if machine.state is Lifecycle.BACKOFF and machine.next_start_at is not None:
+            return f"start again in {max(0.0, machine.next_start_at - self.now):.1f} s"
+        if machine.state is Lifecycle.FAILED:
+            return "given up"
+        if machine.state in (Lifecycle.STARTING, Lifecycle.RUNNING):
+            return "started again"
+        return machine.state.value
+
+    def sweep(self) -> None:
+        """End what the main process has left behind."""
+        self._sweep = Sweep(self)
+        self._sweep.start()
+
+    def swept(self) -> None:
+        """Nothing is left of the instance."""
+        self._sweep = None
+        self.leftovers = []
+        self.machine.gone(self.now)
+        self.write_record()
+
+    def orphan_reaped(self) -> None:
+        """Some orphan has gone; it may have been the last that a sweep waits for."""
+        if self._sweep is not None:
+            self._sweep.look()
+
+    def left(self, pids: list[int], why: str) -> None:
+        """Processes that will not die: named, and never called stopped."""
+        if pids != self.leftovers:
+            self.leftovers = pids
+            self.supervisor.journal.add(
+                "leftovers",
+                service=self.service.name,
+                instance=self.index,
+                reason=Reason.LEFTOVERS.value,
+                detail=f"{why}: " + ", ".join(str(p) for p in pids),
+                data={"pids": pids},
+            )
+
+    # ------------------------------------------------------------------ Hands: the rest
+
+    def moved(self, old: Lifecycle, new: Lifecycle) -> None:
+        """The machine has changed its state."""
+        self.since = self.now
+        self.since_wall = self.supervisor.clock.wall()
+        if new is Lifecycle.STARTING and old is not Lifecycle.STOPPED:
+            if self.machine.reason not in (Reason.REQUEST, Reason.CONFIG, Reason.DEPLOY):
+                self.service.count_restart(self.machine.reason.value)
+        self.supervisor.moved(self, old, new)
+        if new is not Lifecycle.STARTING:  # a start writes its own, around the spawn
+            self.write_record()
+
+    def arm(self, timer: str, seconds: float) -> None:
+        """Have the machine told after so many seconds."""
+        self.disarm(timer)
+        self._timers[timer] = self.loop.call_later(seconds, lambda: self._fired(timer))
+
+    def _fired(self, timer: str) -> None:
+        self._timers.pop(timer, None)
+        if timer == "unkillable":
+            if self.pid is not None and self.machine.state is Lifecycle.STOPPING:
+                self.left([self.pid], "KILL was sent, but it does not die (state D?)")
+            return
+        self.machine.timer_fired(timer, self.now)
+
+    def disarm(self, timer: str) -> None:
+        """Forget a timer."""
+        found = self._timers.pop(timer, None)
+        if found is not None:
+            found.cancel()
+
+    def blocked(self) -> str | None:
+        """What a start would have to wait for."""
+        return self.supervisor.blocked(self.service.name)
+
+    def take_budget(self) -> float:
+        """Take a restart from the host's budget."""
+        return self.supervisor.take_budget()
+
+    # ------------------------------------------------------------------ for others
+
+    def health(self) -> Health:
+        """By state first, then by what the probes say."""
+        machine = self.machine
+        if machine.state in (Lifecycle.FAILED, Lifecycle.LOST, Lifecycle.BACKOFF):
+            return Health.FAIL
+        if machine.state is Lifecycle.EXITED:
+            return Health.PASS
+        if machine.state not in (Lifecycle.RUNNING, Lifecycle.RELOADING):
+            return Health.WARN if machine.crash_loop else Health.UNKNOWN
+        verdict = machine.health if machine.spec.live is not None else Health.PASS
+        if verdict is Health.PASS and (not machine.is_ready or machine.crash_loop):
+            return Health.WARN
+        return verdict
+
+    def write_record(self) -> None:
+        """Keep what a successor needs."""
+        machine = self.machine
+        self._record.write(
+            {
+                "pid": self.pid,
+                "start_time": self.start_time,
+                "boot_id": self.effects.boot_id,
+                "invocation": self.invocation,
+                "digest": self.digest,
+                "state": machine.state.value,
+                "reason": machine.reason.value,
+                "detail": machine.detail,
+                "wanted": machine.wanted.value,
+                "after": machine.after,
+                "ready": machine.is_ready,
+                "health": machine.health.value,
+                "failures": machine.failures,
+                "restarts": machine.restarts,
+                "window": [round(t, 1) for t in machine.window.times()[-20:]],
+                "started_at": machine.started_at,
+                "running_since": machine.running_since,
+                "next_start_at": machine.next_start_at,
+                "since_wall": self.since_wall,
+                "uid": self.uid,
+            }
+        )
+
+    def close(self) -> None:
+        """Give everything back: the instance is no more."""
+        for timer in list(self._timers):
+            self.disarm(timer)
+        self._release_pidfd()
+        self.attendants.close()
+        self.output.close()
+        self._record.close(remove=True)
+        if self.cgroup is not None:
+            self.cgroup.remove()
