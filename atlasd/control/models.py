@@ -1,15 +1,15 @@
 """The shapes of the control socket's requests and answers; strict, and every field described."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel, field_validator
 
+from atlasd.contracts.settings import parse_duration
 from atlasd.states import Health, Lifecycle, Traffic, Wanted
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h|d|w)")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 ServiceName = Annotated[
     str, Field(min_length=1, max_length=200, description="Name of a service.", examples=["web"])
@@ -35,7 +35,7 @@ class Nothing(Model):
 
 
 def moment(value: object) -> object:
-    """A point in time from `10m` (that long ago), seconds since the epoch, or an ISO 8601 time.
+    """A point in time from `10m` (that long ago) or an ISO 8601 time.
 
     Anything else goes through, for pydantic to judge; a time without a zone is taken as UTC.
     """
@@ -45,11 +45,12 @@ def moment(value: object) -> object:
         return value
     text = value.strip()
     now = datetime.now(UTC)
-    if _DURATION.sub("", text) == "" and text:
-        seconds = sum(float(n) * _UNITS[unit] for n, unit in _DURATION.findall(text))
-        if seconds > (now - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds():
-            raise ValueError("longer ago than 1970")
-        return now - timedelta(seconds=seconds)
+    try:
+        return max(now - parse_duration(text), _EPOCH)
+    except OverflowError:
+        return _EPOCH
+    except ValueError:
+        pass
     try:
         when = datetime.fromisoformat(text)
     except ValueError:
