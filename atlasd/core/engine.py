@@ -95,6 +95,7 @@ class Core:
         self._said = ""
         self._refresh = asyncio.Event()
         self._stale = True
+        self._connected = asyncio.Event()
 
     @classmethod
     async def open(
@@ -144,6 +145,13 @@ class Core:
             return await self.snapshot()
         except AtlasError:
             return None
+
+    async def next_hello(self, connections: int) -> Hello:
+        """The services role's greeting in a later connection than that number of them."""
+        while self.connections <= connections or self.services.hello is None:
+            self._connected.clear()
+            await self._connected.wait()
+        return self.services.hello
 
     def changed(self) -> None:
         """Something was asked of services: have the boards and the status follow."""
@@ -203,6 +211,7 @@ class Core:
 
     def _on_connected(self, hello: Hello) -> None:
         self.connections += 1
+        self._connected.set()
         self.converged = False
         detail = f"capabilities: {', '.join(sorted(hello.capabilities))}"
         self.bus.publish(

@@ -60,6 +60,8 @@ class Journal:
         """Number that the first fact of this core gets."""
         self.read = read
         """Where the events of the services role are to be resumed; set it as they are read."""
+        self.failing = ""
+        """Why the store refused the last batch; empty when it took it."""
         self.failures = 0
         """Times the store refused a batch; the facts stay in memory and are tried again."""
         self._store = store
@@ -100,6 +102,7 @@ class Journal:
                     await self.flush()
                 except AtlasError as error:
                     self.failures += 1
+                    self.failing = error.message
                     self._report(f"the journal waits: {error.message}")
                     self._wake.set()
                     await asyncio.sleep(10.0)
@@ -117,6 +120,7 @@ class Journal:
         self._since_pruning += len(batch)
         prune = self._since_pruning >= PRUNE_EVERY
         await self._store.run(lambda connection: _write(connection, batch, read, prune=prune))
+        self.failing = ""
         written = batch[-1].seq
         self._pending = [event for event in self._pending if event.seq > written]
         if prune:

@@ -1,6 +1,7 @@
 """Core's metrics in the Prometheus text format: of the services, of the checks, and of itself."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from atlasd.contracts import collectors as contracts
 from atlasd.core.health import CheckState
 from atlasd.events import Event, InstanceMoved
 from atlasd.services.protocol import SnapshotBody
@@ -26,6 +28,19 @@ TICK_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0)
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _CHECK_VALUES = {Health.FAIL: 0.0, Health.WARN: 1.0, Health.PASS: 2.0}
+
+
+class Cost(Protocol):
+    """What one kind of work of one plugin has cost so far."""
+
+    @property
+    def calls(self) -> int: ...  # noqa: D102
+
+    @property
+    def seconds(self) -> float: ...  # noqa: D102
+
+    @property
+    def failures(self) -> int: ...  # noqa: D102
 
 
 class CoreMetrics:
@@ -84,14 +99,14 @@ def render(
     snapshot: SnapshotBody | None,
     checks: Sequence[CheckState],
     numbers: Mapping[str, float],
-    plugins: Mapping[str, Mapping[str, float]],
-    added: Iterable[Metric] = (),
+    plugins: Mapping[tuple[str, str], Cost],
+    added: Iterable[contracts.Metric] = (),
     now: float,
 ) -> str:
     """Everything in the text format; without a snapshot the services' part is left out.
 
     `numbers` holds core's own gauges and counters by name (see `CORE_NUMBERS`); `plugins` what
-    each plugin has cost (see `PLUGIN_NUMBERS`); `added` comes from plugins' collectors.
+    each plugin and kind of work has cost; `added` comes from plugins' collectors.
     """
     registry = CollectorRegistry(auto_describe=False)
     info = GaugeMetricFamily("atlasd_build_info", "The version of atlasd.", labels=["version"])
@@ -102,7 +117,7 @@ def render(
     families += _checks(checks, now)
     families += _numbers(numbers)
     families += _plugins(plugins)
-    families += added
+    families += _added(added)
     registry.register(_Fixed(families))
     return (generate_latest(registry) + generate_latest(own.registry)).decode()
 
@@ -133,11 +148,12 @@ CORE_NUMBERS: Mapping[str, tuple[str, str]] = {
 }
 """Core's own numbers: kind and help."""
 
-PLUGIN_NUMBERS: Mapping[str, tuple[str, str]] = {
-    "atlasd_plugin_calls_total": ("counter", "Calls of a plugin's hooks and work."),
-    "atlasd_plugin_call_seconds_total": ("counter", "Time spent in a plugin's hooks and work."),
+PLUGIN_NUMBERS: Mapping[str, str] = {
+    "atlasd_plugin_calls_total": "Calls of a plugin's work, by its kind.",
+    "atlasd_plugin_call_seconds_total": "Time spent in a plugin's work, by its kind.",
+    "atlasd_plugin_failures_total": "Times a plugin raised, hung or flooded at work, by its kind.",
 }
-"""What is told of each plugin: kind and help."""
+"""What is told of each plugin and kind of work, all of them counters: help by name."""
 
 
 def _family(name: str, kind: str, text: str, labels: Sequence[str]) -> Metric:
@@ -156,15 +172,33 @@ def _numbers(numbers: Mapping[str, float]) -> list[Metric]:
     return families
 
 
-def _plugins(plugins: Mapping[str, Mapping[str, float]]) -> list[Metric]:
-    families = []
-    for name, (kind, text) in PLUGIN_NUMBERS.items():
-        family = _family(name, kind, text, ["plugin"])
-        for plugin in sorted(plugins):
-            if name in plugins[plugin]:
-                family.add_sample(name, {"plugin": plugin}, plugins[plugin][name])
+def _plugins(costs: Mapping[tuple[str, str], Cost]) -> list[Metric]:
+    families: list[Metric] = []
+    for name, text in PLUGIN_NUMBERS.items():
+        family = _family(name, "counter", text, [])
+        for plugin, kind in sorted(costs):
+            cost = costs[plugin, kind]
+            value = {
+                "atlasd_plugin_calls_total": float(cost.calls),
+                "atlasd_plugin_call_seconds_total": cost.seconds,
+                "atlasd_plugin_failures_total": float(cost.failures),
+            }[name]
+            family.add_sample(name, {"plugin": plugin, "kind": kind}, value)
         families.append(family)
     return families
+
+
+def _added(metrics: Iterable[contracts.Metric]) -> list[Metric]:
+    """Plugins' metrics; of two with one name the first stands, as a scrape may have it once."""
+    families: dict[str, Metric] = {}
+    for metric in metrics:
+        if metric.name in families:
+            continue
+        family = _family(metric.name, metric.kind, metric.help, [])
+        for sample in metric.samples:
+            family.add_sample(metric.name, dict(sample.labels), sample.value)
+        families[metric.name] = family
+    return list(families.values())
 
 
 def _checks(checks: Sequence[CheckState], now: float) -> list[Metric]:

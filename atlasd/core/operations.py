@@ -1,0 +1,358 @@
+"""What core does when it is asked about services or configuration: one method an operation."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from typing import Any, TypeVar
+
+from atlasd.clock import utc
+from atlasd.core import crashes, why
+from atlasd.core.engine import Core
+from atlasd.core.reconcile import notes_between
+from atlasd.errors import AtlasError, nearest
+from atlasd.events import ConfigurationLoaded, ConfigurationRefused, Event, to_wire
+from atlasd.services.protocol import ActionBody, InstanceStatus, ServiceStatus
+from atlasd.services.spec import ServiceSpec
+from atlasd.states import Health, Wanted, worst
+
+Body = dict[str, Any]
+T = TypeVar("T")
+
+TOLD = frozenset(
+    {"transition", "crash", "health", "leftovers", "hook", "signal", "roll-halted", "operation"}
+)
+"""Kinds of facts that a service's story is made of."""
+
+
+class ServiceOperations:
+    """Operations on services and on the configuration, as plain values.
+
+    Each method takes the caller's name and the fields of its request in `atlasd.control.models`,
+    gives the body of its answer, and raises `AtlasError` for what is expected to go wrong.
+    """
+
+    def __init__(self, core: Core, *, crash_dir: str) -> None:
+        """`crash_dir` is where the services role leaves its crash records."""
+        self._core = core
+        self._crash_dir = crash_dir
+
+    # --- services
+
+    async def status(self, *, actor: str) -> Body:
+        """`status`."""
+        del actor
+        snapshot = await self._core.snapshot()
+        return {"services": [self._state(service) for service in snapshot["services"]]}
+
+    def _state(self, service: ServiceStatus) -> Body:
+        return {
+            "name": service["name"],
+            "wanted": service["wanted"],
+            "health": self._health_word(service),
+            "instances": [_instance(instance) for instance in service["instances"]],
+        }
+
+    def _health_word(self, service: ServiceStatus) -> Health:
+        now = self._core.clock.wall()
+        checks = [c.fresh(now) for c in self._core.checks.of(service["name"]) if c.required]
+        return worst(Health(service["health"]), *checks) if checks else Health(service["health"])
+
+    async def service(self, *, service: str, actor: str) -> Body:
+        """`service`."""
+        del actor
+        spec = self._spec(service)
+        found = await self._one(service)
+        return {
+            **self._state(found),
+            "type": found["type"],
+            "critical": found["critical"],
+            "ready": found["ready"],
+            "waiting_for": found["waiting_for"],
+            "restarts_by_reason": found["restarts_total"],
+            "oom_kills": found["oom_kills_total"],
+            "last_exit": None if found["last_exit"] is None else utc(found["last_exit"]),
+            "command": spec.command if spec else (),
+            "instances": [_instance_detail(instance) for instance in found["instances"]],
+        }
+
+    def _spec(self, name: str) -> ServiceSpec | None:
+        return self._core.reconciler.resolved().specs.get(name)
+
+    async def _one(self, name: str) -> ServiceStatus:
+        snapshot = await self._core.snapshot(name)
+        for service in snapshot["services"]:
+            if service["name"] == name:
+                return service
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> AtlasError:
+        known = sorted(self._core.reconciler.resolved().specs)
+        return AtlasError(
+            "service.unknown", f"no service is called {name!r}", hint=nearest(name, known)
+        )
+
+    def _known(self, name: str) -> ServiceSpec:
+        spec = self._spec(name)
+        if spec is None:
+            raise self._unknown(name)
+        return spec
+
+    async def start(self, *, service: str, instance: int | None, actor: str) -> Body:
+        """`service.start`: what it requires is wanted up from now on too."""
+        self._known(service)
+        specs = self._core.reconciler.resolved().specs
+        for name in pulled_in(specs, service):
+            await self._ask(name, Wanted.UP, actor)
+        return await self._do("start", service, instance, actor)
+
+    async def stop(self, *, service: str, instance: int | None, actor: str) -> Body:
+        """`service.stop`."""
+        self._known(service)
+        if instance is None:
+            await self._ask(service, Wanted.DOWN, actor)
+        return await self._do("stop", service, instance, actor)
+
+    async def restart(self, *, service: str, instance: int | None, actor: str) -> Body:
+        """`service.restart`."""
+        self._known(service)
+        await self._ask(service, Wanted.UP, actor)
+        return await self._do("restart", service, instance, actor)
+
+    async def reload(self, *, service: str, instance: int | None, actor: str) -> Body:
+        """`service.reload`."""
+        self._known(service)
+        return await self._do("reload", service, instance, actor)
+
+    async def pause(self, *, service: str, actor: str) -> Body:
+        """`service.pause`."""
+        spec = self._known(service)
+        next_seq = self._core.bus.next_seq
+        await self._ask(service, Wanted.PAUSED, actor)
+        await self._core.services.call("pause", service=service, actor=actor)
+        return {
+            "service": service,
+            "affected": tuple(range(spec.instances)),
+            "next_seq": next_seq,
+        }
+
+    async def signal(self, *, service: str, instance: int | None, signal: str, actor: str) -> Body:
+        """`service.signal`."""
+        self._known(service)
+        name = signal.removeprefix("SIG")
+        return await self._do("signal", service, instance, actor, signal=name)
+
+    async def _ask(self, service: str, wanted: Wanted, actor: str) -> None:
+        # Kept before services is asked: should it be gone, the next pass does what was asked.
+        now = self._core.clock.wall()
+        await self._core.intents.ask(service, wanted, actor=actor, now=now)
+
+    async def _do(
+        self, op: str, service: str, instance: int | None, actor: str, **fields: str
+    ) -> Body:
+        next_seq = self._core.bus.next_seq
+        answer = await self._core.services.call(
+            op, timeout=10.0, service=service, instance=instance, actor=actor, **fields
+        )
+        self._core.changed()
+        return {
+            "service": service,
+            "affected": tuple(answer.get("affected", ())),
+            "next_seq": next_seq,
+        }
+
+    async def scale(self, *, service: str, instances: int, actor: str) -> Body:
+        """`service.scale`."""
+        self._known(service)
+        next_seq = self._core.bus.next_seq
+        configured = self._core.reconciler.wish.specs.get(service)
+        await self._core.intents.scale(
+            service,
+            instances,
+            configured=configured.instances if configured else instances,
+            actor=actor,
+            now=self._core.clock.wall(),
+        )
+        answer = await self._core.services.call(
+            "scale", service=service, instances=instances, actor=actor
+        )
+        self._core.changed()
+        return {
+            "service": service,
+            "instances": instances,
+            "actions": answer.get("actions", ()),
+            "next_seq": next_seq,
+        }
+
+    async def why(self, *, service: str, limit: int, actor: str) -> Body:
+        """`service.why`."""
+        del actor
+        found = await self._one(service)
+        events = await self._core.journal.events(limit=limit, service=service, kinds=TOLD)
+        try:
+            records = await asyncio.to_thread(crashes.read, self._crash_dir, service)
+        except OSError:
+            past = await self._core.journal.events(limit=200, service=service, kinds={"crash"})
+            records = crashes.from_journal(past)
+        now = self._core.clock.wall()
+        return {
+            "service": service,
+            "story": why.story(found, events, records, now=now),
+            "next": why.advice(found, records),
+            "crashes": why.grouped(records),
+            "events": [event_body(event) for event in events],
+        }
+
+    # --- configuration
+
+    async def plan(self, *, actor: str) -> Body:
+        """`plan`."""
+        del actor
+        next_seq = self._core.bus.next_seq
+        wish, actions = await self._core.reconciler.plan()
+        notes = notes_between(self._core.reconciler.wish, wish)
+        return self._plan_body(wish.specs, actions, notes, next_seq)
+
+    async def apply(self, *, actor: str) -> Body:
+        """`apply`."""
+        next_seq = self._core.bus.next_seq
+        before = self._core.reconciler.wish
+        wish, actions = await self._read_anew(self._core.reconciler.apply(actor), actor)
+        self._core.checks.configure(wish.checks)
+        return self._plan_body(wish.specs, actions, notes_between(before, wish), next_seq)
+
+    async def config_reload(self, *, actor: str) -> Body:
+        """`config.reload`."""
+        reloaded = await self._read_anew(self._core.reconciler.reload(actor), actor)
+        self._core.checks.configure(self._core.reconciler.wish.checks)
+        return {
+            "applied": reloaded.applied,
+            "pending": reloaded.pending,
+            "notes": reloaded.notes,
+        }
+
+    async def _read_anew(self, work: Awaitable[T], actor: str) -> T:
+        now = self._core.clock.wall
+        try:
+            result = await work
+        except AtlasError as error:
+            self._core.metrics.reloads.labels("refused").inc()
+            self._core.bus.publish(
+                ConfigurationRefused(time=now(), actor=actor, detail=error.message)
+            )
+            raise
+        self._core.metrics.reloads.labels("loaded").inc()
+        self._core.bus.publish(ConfigurationLoaded(time=now(), actor=actor))
+        self._core.changed()
+        return result
+
+    def _plan_body(
+        self,
+        specs: Mapping[str, ServiceSpec],
+        actions: tuple[ActionBody, ...],
+        notes: tuple[str, ...],
+        next_seq: int,
+    ) -> Body:
+        instances = sum(spec.instances for spec in specs.values())
+        touched = sum(
+            1
+            for action in actions
+            if action["service"] in specs
+            and action["instance"] < specs[action["service"]].instances
+        )
+        return {
+            "actions": actions,
+            "unchanged": max(0, instances - touched),
+            "notes": notes,
+            "next_seq": next_seq,
+        }
+
+    async def events(
+        self,
+        *,
+        follow: bool,
+        since: int | None,
+        limit: int | None,
+        service: str | None,
+        kind: str | None,
+        actor: str,
+    ) -> AsyncIterator[Body]:
+        """`events`: past ones, and with `follow` those to come; none between them is missed."""
+        del actor
+        kinds = None if kind is None else (kind,)
+        subscription = self._core.bus.subscribe("events stream", limit=4096) if follow else None
+        try:
+            if follow and since is None and limit is None:
+                past: list[Event] = []
+            else:
+                past = await self._core.journal.events(
+                    since=since, limit=limit, service=service, kinds=kinds
+                )
+        except BaseException:
+            if subscription is not None:
+                subscription.close()
+            raise
+
+        async def stream() -> AsyncIterator[Body]:
+            last = 0
+            for event in past:
+                last = event.seq
+                yield event_body(event)
+            if subscription is None:
+                return
+            async with subscription:
+                async for event in subscription:
+                    mine = (service is None or getattr(event, "service", None) == service) and (
+                        kind is None or event.kind == kind
+                    )
+                    if event.kind == "events-lost" or (mine and event.seq > last):
+                        yield event_body(event)
+
+        return stream()
+
+
+def pulled_in(specs: Mapping[str, ServiceSpec], service: str) -> list[str]:
+    """The service and all that starting it starts: what it requires and wants, and so on."""
+    found: list[str] = []
+    todo = [service]
+    while todo:
+        name = todo.pop()
+        if name in found or name not in specs:
+            continue
+        found.append(name)
+        todo += [edge.service for edge in specs[name].edges if edge.kind != "after"]
+    return found
+
+
+def event_body(event: Event) -> Body:
+    """A fact as `atlasd.control.models.Event` has it; what does not apply is left out."""
+    body = {key: value for key, value in to_wire(event).items() if value not in (None, "")}
+    body["time"] = utc(event.time)
+    return body
+
+
+def _instance(instance: InstanceStatus) -> Body:
+    return {
+        "index": instance["index"],
+        "state": instance["state"],
+        "pid": instance["pid"],
+        "health": instance["health"],
+        "traffic": instance["traffic"],
+        "since": utc(instance["since"]),
+        "restarts": instance["restarts"],
+        "reason": instance["reason"],
+        "memory_bytes": instance["memory_bytes"],
+        "cpu_seconds": instance["cpu_seconds"],
+    }
+
+
+def _instance_detail(instance: InstanceStatus) -> Body:
+    return {
+        **_instance(instance),
+        "detail": instance["detail"],
+        "failures": instance["failures"],
+        "next_start_in": instance["next_start_in"],
+        "tasks": instance["tasks"],
+        "invocation": instance["invocation"],
+        "status_text": instance["status_text"],
+        "leftovers": tuple(instance["leftovers"]),
+        "crash_loop": instance["crash_loop"],
+    }
