@@ -117,8 +117,8 @@ class Stream:
         It's blocking, close-on-exec, and open for reading too. So the child has a reader in itself
         and no death of ours makes it die of SIGPIPE: its output waits in the pipe.
         """
-        if self.file.unfinished(self.mark):
-            self._end_line()
+        if self.mark not in self.file.mid_line and self.file.unfinished(self.mark):
+            self._end_line()  # of a process that ended while nobody was there to end its line
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
             return os.open(f"/proc/self/fd/{self.fd}", flags)

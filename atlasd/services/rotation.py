@@ -135,11 +135,6 @@ def expired(files: Iterable[Rotated], log: Log, wall: float) -> list[Rotated]:
     ]
 
 
-def next_expiry(files: Iterable[Rotated], log: Log) -> float | None:
-    """Wall time at which the first of these files gets too old; None without files."""
-    return min((file.since + log.max_age for file in files), default=None)
-
-
 def over_budget(files: Iterable[Rotated], current: Mapping[str, int], budget: int) -> list[Rotated]:
     """Which rotated files go so that all logs together fit into `budget` bytes, in that order.
 
