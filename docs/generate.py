@@ -5,16 +5,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from docs import pages
+from docs.commands import commands
+from docs.metrics import metrics
 from docs.settings import settings
 
 REFERENCE = Path(__file__).parent / "reference"
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings": settings,
+    "commands": commands,
     "operations": pages.operations,
     "states": pages.states,
     "events": pages.events,
     "errors": pages.errors,
+    "metrics": metrics,
     "hooks": pages.hooks,
 }
 """Pages of the reference, in the order in which they are listed."""

@@ -1,0 +1,112 @@
+"""That what the pages tell people to write is accepted: configurations, and commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from atlasd.config.load import check, load
+from atlasd.contracts.config import ConfigSource
+from atlasd.paths import find
+from atlasd_plugins.config_toml import register_config_sources
+from docs.commands import programs
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+class Anywhere:
+    """A host that has whatever an example refers to."""
+
+    def has_user(self, user: str) -> bool:
+        return bool(user)
+
+    def has_group(self, group: str) -> bool:
+        return bool(group)
+
+    def has_program(self, word: str, *, search: str, cwd: str) -> bool:
+        return bool(word and search and cwd)
+
+    def is_folder(self, path: str) -> bool:
+        return bool(path)
+
+    def is_root(self) -> bool:
+        return True
+
+    def read(self, path: str) -> bytes:
+        raise FileNotFoundError(path)
+
+
+def sources() -> list[ConfigSource]:
+    return list(register_config_sources())
+
+
+def blocks(page: Path) -> list[str]:
+    """The TOML on a page, as one configuration each."""
+    found = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for block in found if re.search(r"^\[", block, re.MULTILINE)]
+
+
+def commands_on(page: Path) -> list[str]:
+    """The lines of a page that call atlasd or atlasctl, without the comments behind them."""
+    lines = re.findall(r"^ {4,}\$? ?((?:atlasctl|atlasd) .*)$", page.read_text(), re.MULTILINE)
+    spans = re.findall(r"`((?:atlasctl|atlasd) [a-z][^`]*)`", page.read_text())
+    return [re.split(r"\s{2,}| #", line)[0].strip() for line in [*lines, *spans]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_configuration_on_a_page_is_valid(page: Path, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(page)):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(block)
+        paths = find(root=str(tmp_path), config=str(file))
+        problems = check(paths, sources(), environ={}, host=Anywhere())
+        assert [str(p) for p in problems if not p.warning] == [], block
+
+
+def test_there_are_configurations_to_look_at() -> None:
+    assert sum(len(blocks(page)) for page in PAGES) >= 10
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_command_on_a_page_exists(page: Path) -> None:
+    known = programs()
+    for line in commands_on(page):
+        words = shlex.split(line.replace("…", ""))
+        called = known.get(" ".join(words[:2]))
+        assert called is not None, line
+        options = {name for option in called.params for name in option.opts}
+        for word in words[2:]:
+            if word.startswith("-"):
+                assert word.split("=")[0] in options, line
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert sum(len(commands_on(page)) for page in PAGES) > 20
+
+
+@pytest.mark.parametrize("name", ["etc/demo/atlasd.toml"])
+def test_what_ships_is_valid(name: str, tmp_path: Path) -> None:
+    paths = find(root=str(tmp_path), config=str(ROOT / name))
+    config = load(paths, sources(), environ={}, host=Anywhere())
+    assert config.specs()
+
+
+def test_a_mistake_would_be_seen(tmp_path: Path) -> None:
+    file = tmp_path / "atlasd.toml"
+    file.write_text('[services.web]\ncomand = "x"\n')
+    paths = find(root=str(tmp_path), config=str(file))
+    assert check(paths, sources(), environ={}, host=Anywhere())
+
+
+def test_a_page_is_read_as_people_read_it(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Say `atlasctl why web`, or\n\n    atlasctl logs web -f    # and what comes\n\n"
+        "```toml\n[a]\nb = 1\n```\n\n```toml\nno = 'table'\n```\n"
+    )
+    assert blocks(page) == ["[a]\nb = 1\n"]
+    assert commands_on(page) == ["atlasctl logs web -f", "atlasctl why web"]
