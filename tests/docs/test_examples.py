@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,3 +112,27 @@ def test_a_page_is_read_as_people_read_it(tmp_path: Path) -> None:
     )
     assert blocks(page) == ["[a]\nb = 1\n"]
     assert commands_on(page) == ["atlasctl logs web -f", "atlasctl why web"]
+
+
+def plugins_on(page: Path) -> list[str]:
+    """The Python on a page that is a whole plugin."""
+    found = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for block in found if "@hookimpl" in block and "ATLASD_API" in block]
+
+
+async def test_the_plugin_that_is_shown_gives_a_verdict(tmp_path: Path) -> None:
+    (source,) = plugins_on(ROOT / "docs" / "how-to" / "write-a-plugin.md")
+    module: dict[str, Any] = {"__name__": "backlog"}
+    exec(compile(source, "write-a-plugin.md", "exec"), module)
+    (check_type,) = module["register_health_checks"]()
+
+    class Context:
+        async def in_thread(self, work: Callable[..., object], *args: object) -> object:
+            return work(*args)
+
+    for name in ("a", "b"):
+        (tmp_path / name).touch()
+    settings = check_type.settings(folder=str(tmp_path), limit=1)
+    async with check_type.open(settings, Context()) as opened:
+        verdict = await opened.run()
+    assert (verdict.status, verdict.observed_value) == ("warn", 2)
