@@ -26,8 +26,9 @@ class Operation:
     """Strict model of the request: of the query string (GET) or of the JSON body (POST)."""
     answer: type[BaseModel]
     handle: Callable[[Any, PluginContext], Awaitable[BaseModel]]
-    """Called with the validated request; gives an `answer`. An `AtlasError` whose code starts
-    with `plugin.` reaches the caller as it is; anything else it raises is counted as a failure."""
+    """Called with the validated request; gives an `answer`. An `AtlasError`
+    reaches the caller as it is (codes of a plugin's own start with `plugin.`); anything else that
+    it raises is counted as a failure of the plugin, and so is taking longer than 30 s."""
     method: Literal["GET", "POST"] = "GET"
     """POST for whatever changes something."""
     right: Literal["read", "operate", "administer"] = "administer"

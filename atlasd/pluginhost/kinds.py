@@ -90,6 +90,11 @@ BY_HOOK = {kind.hook: kind for kind in KINDS}
 BY_DESCRIPTOR: dict[type[Descriptor], Kind] = {kind.descriptor: kind for kind in KINDS}
 
 
+def kind_of(descriptor: Descriptor) -> Kind:
+    """The kind of a descriptor, or of one derived from it."""
+    return next(kind for kind in KINDS if isinstance(descriptor, kind.descriptor))
+
+
 def claims_in(sources: Iterable[Path]) -> frozenset[tuple[type[Descriptor], str]]:
     """What source texts would supply, read without running them: `CheckType(name="disk", ...)`.
 
