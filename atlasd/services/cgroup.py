@@ -1,0 +1,424 @@
+"""A cgroup for each instance: to find, limit, account and end everything that it has started."""
+
+import errno
+import json
+import os
+import select
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from atlasd.services.cgroup_place import SUPERVISOR, Place, this_place
+from atlasd.services.loop import Loop
+from atlasd.services.spec import Limits
+
+CPU_PERIOD = 100_000
+"""Microseconds over which a limit on processor time is counted."""
+LEAST_CPU = 1_000
+"""Microseconds: the kernel's own least quota."""
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """What an instance uses; null where this host cannot tell."""
+
+    memory_bytes: int | None = None
+    """By the memory controller, page cache included; without it, the processes' resident memory."""
+    memory_peak_bytes: int | None = None
+    cpu_seconds: float | None = None
+    tasks: int | None = None
+    """Threads."""
+
+
+class Cgroup:
+    """The cgroup of one instance; made by `Cgroups.create`.
+
+    It lives in the version 2 hierarchy. A limit whose controller belongs to a version 1 hierarchy
+    is set by a second folder there, which the program joins before it becomes itself.
+    """
+
+    def __init__(self, owner: "Cgroups", name: str) -> None:
+        self.path = f"{owner.place.v2}/{name}"
+        self._owner = owner
+        self._name = name
+        self._loop: Loop | None = None
+        self._events = -1
+        self._cpu_before = 0.0
+        self._v1 = {
+            controller: folder
+            for controller in owner.place.v1
+            if os.path.isdir(folder := f"{owner.place.v1[controller]}/{name}")
+        }
+        try:
+            os.mkdir(self.path)
+        except FileExistsError:
+            pass
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        """For CLONE_INTO_CGROUP."""
+
+    @property
+    def join_paths(self) -> tuple[str, ...]:
+        """Files to which the program writes `0` before exec, to be in version 1 hierarchies too."""
+        return tuple(f"{folder}/cgroup.procs" for folder in self._v1.values())
+
+    @property
+    def v1_paths(self) -> Mapping[str, str]:
+        """Controller → folder, of the version 1 hierarchies that this cgroup makes use of."""
+        return self._v1
+
+    # ------------------------------------------------------------------ limits
+
+    def apply_limits(self, limits: Limits) -> tuple[str, ...]:
+        """Set memory, cpu and tasks; names of those that were asked for and could not be set.
+
+        A limit of None is lifted. It holds for running processes too.
+        """
+        quota = None
+        if limits.cpu is not None:
+            quota = max(LEAST_CPU, round(limits.cpu * CPU_PERIOD))
+        wanted: tuple[tuple[str, str, int | None], ...] = (
+            ("memory", "memory", limits.memory),
+            ("cpu", "cpu", quota),
+            ("tasks", "pids", limits.tasks),
+        )
+        return tuple(
+            name
+            for name, controller, value in wanted
+            if not self._limit(controller, value) and value is not None
+        )
+
+    def _limit(self, controller: str, value: int | None) -> bool:
+        name, text = {
+            "memory": ("memory.max", "max" if value is None else str(value)),
+            "cpu": ("cpu.max", f"{'max' if value is None else value} {CPU_PERIOD}"),
+            "pids": ("pids.max", "max" if value is None else str(value)),
+        }[controller]
+        if value is not None:
+            self._owner.enable(controller)
+        if _write(f"{self.path}/{name}", text):
+            return True
+        folder = self._v1.get(controller)
+        if folder is None:
+            folder = self._join_v1(controller) if value is not None else None
+        if folder is None:
+            return False
+        name, text = {
+            "memory": ("memory.limit_in_bytes", "-1" if value is None else str(value)),
+            "cpu": ("cpu.cfs_quota_us", "-1" if value is None else str(value)),
+            "pids": ("pids.max", "max" if value is None else str(value)),
+        }[controller]
+        if controller == "cpu":
+            _write(f"{folder}/cpu.cfs_period_us", str(CPU_PERIOD))
+        return _write(f"{folder}/{name}", text)
+
+    def _join_v1(self, controller: str) -> str | None:
+        parent = self._owner.place.v1.get(controller)
+        if parent is None:
+            return None
+        folder = f"{parent}/{self._name}"
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError:
+            return None
+        self._v1[controller] = folder
+        # Those that run already; twice, for what they may start meanwhile.
+        for _ in range(2):
+            for pid in self.processes():
+                _write(f"{folder}/cgroup.procs", str(pid))
+        return folder
+
+    # ------------------------------------------------------------------ who is in it
+
+    def processes(self) -> tuple[int, ...]:
+        """The pids of every process in it and in the cgroups that they have made below it."""
+        return _processes(self.path)
+
+    def populated(self) -> bool:
+        """Whether any process is in it or below it; zombies don't count."""
+        text = _read(f"{self.path}/cgroup.events")
+        if text is not None:
+            return _keyed(text, "populated") != 0
+        return bool(self.processes())
+
+    def watch_empty(self, loop: Loop, callback: Callable[[], object]) -> None:
+        """Call back in the loop whenever its last process has gone, until `unwatch`.
+
+        The state at the time of the call is not told: ask `populated` after it.
+        """
+        self.unwatch()
+        try:
+            fd = os.open("cgroup.events", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        except OSError:
+            return  # removed already: nobody is in it, and nobody will ever leave
+
+        def changed(_mask: int) -> None:
+            # Reading it is also what arms the next event.
+            text = os.pread(fd, 4096, 0).decode()
+            if _keyed(text, "populated") == 0:
+                callback()
+
+        os.pread(fd, 4096, 0)
+        loop.watch(fd, changed, select.EPOLLPRI)
+        self._loop, self._events = loop, fd
+
+    def unwatch(self) -> None:
+        """Call back no more; harmless when nothing is watched."""
+        if self._loop is not None:
+            self._loop.unwatch(self._events)
+            os.close(self._events)
+            self._loop, self._events = None, -1
+
+    def kill(self) -> None:
+        """SIGKILL to every process in it and below it, those that are just being born included."""
+        if _write(f"{self.path}/cgroup.kill", "1"):
+            return
+        # Before Linux 5.14: frozen, they cannot start others while they are killed one by one.
+        # Freezing takes its time, so one may still be born in the first pass.
+        _write(f"{self.path}/cgroup.freeze", "1")
+        for _ in range(3):
+            for pid in self.processes():
+                self._kill_one(pid)
+        _write(f"{self.path}/cgroup.freeze", "0")
+
+    def _kill_one(self, pid: int) -> None:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return
+        try:
+            # Asked again now that the pid is pinned: it may have become another's before.
+            if pid in self.processes():
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except OSError:
+            pass
+        finally:
+            os.close(pidfd)
+
+    # ------------------------------------------------------------------ what it uses
+
+    def usage(self) -> Usage:
+        """What its processes use now; processor time since `begin`."""
+        memory = self._number("memory", "memory.current", "memory.usage_in_bytes")
+        tasks = self._number("pids", "pids.current", "pids.current")
+        if memory is None or tasks is None:
+            pids = self.processes()
+            memory = memory if memory is not None else sum(_resident(pid) for pid in pids)
+            tasks = tasks if tasks is not None else sum(_threads(pid) for pid in pids)
+        cpu = self._cpu()
+        return Usage(
+            memory_bytes=memory,
+            memory_peak_bytes=self._number("memory", "memory.peak", "memory.max_usage_in_bytes"),
+            cpu_seconds=max(0.0, cpu - self._cpu_before) if cpu is not None else None,
+            tasks=tasks,
+        )
+
+    def begin(self) -> None:
+        """Count processor time from now on: a new process starts in it."""
+        self._cpu_before = self._cpu() or 0.0
+
+    def _cpu(self) -> float | None:
+        text = _read(f"{self.path}/cpu.stat")
+        used = _keyed(text, "usage_usec") if text is not None else None
+        return used / 1_000_000 if used is not None else None
+
+    def oom_kills(self) -> int | None:
+        """Processes of it that the kernel has killed for want of memory, since it was made."""
+        text = _read(f"{self.path}/memory.events")
+        if text is None and "memory" in self._v1:
+            text = _read(f"{self._v1['memory']}/memory.oom_control")
+        return _keyed(text, "oom_kill") if text is not None else None
+
+    def _number(self, controller: str, v2: str, v1: str) -> int | None:
+        text = _read(f"{self.path}/{v2}")
+        if text is None and controller in self._v1:
+            text = _read(f"{self._v1[controller]}/{v1}")
+        return int(text) if text is not None and text.strip().isdigit() else None
+
+    # ------------------------------------------------------------------ the end
+
+    def remove(self) -> bool:
+        """Remove it, and what was made below it; False as long as somebody is in it."""
+        gone = _remove(self.path)
+        for folder in self._v1.values():
+            gone = _remove(folder) and gone
+        if gone:
+            self.close()
+        return gone
+
+    def close(self) -> None:
+        """Give the descriptors back; the cgroup stays."""
+        self.unwatch()
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Cgroups:
+    """The cgroups of all instances, below one place."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._tried: set[str] = set()
+
+    def create(self, service: str, index: int) -> Cgroup:
+        """The cgroup of an instance: a new one, or the one that is there (of an adopted instance).
+
+        Raises `OSError` when it cannot be made.
+        """
+        return Cgroup(self, f"{service}.{index}")
+
+    def controllers(self) -> tuple[str, ...]:
+        """The controllers of version 2 that could be handed on to the cgroups of services."""
+        return tuple((_read(f"{os.path.dirname(self.place.v2)}/cgroup.controllers") or "").split())
+
+    def enable(self, controller: str) -> bool:
+        """Hand a controller of version 2 on to the cgroups of services; whether it was possible.
+
+        It is done for the first limit that needs it, and not before: a cgroup that hands on
+        controllers may hold no process itself, so from then on our own processes sit in a leaf.
+        """
+        if controller in self._tried:
+            return controller in (_read(f"{self.place.v2}/cgroup.subtree_control") or "").split()
+        self._tried.add(controller)
+        parent = os.path.dirname(self.place.v2)
+        if controller not in self.controllers():
+            return False
+        handed_on = (_read(f"{parent}/cgroup.subtree_control") or "").split()
+        if controller not in handed_on and not _write(
+            f"{parent}/cgroup.subtree_control", f"+{controller}"
+        ):
+            _empty(parent, f"{parent}/{SUPERVISOR}")
+            if not _write(f"{parent}/cgroup.subtree_control", f"+{controller}"):
+                return False
+        return _write(f"{self.place.v2}/cgroup.subtree_control", f"+{controller}")
+
+    def sweep(self, keep: frozenset[str]) -> None:
+        """Remove empty cgroups of instances that are no more; `keep` names those that are."""
+        for parent in (self.place.v2, *self.place.v1.values()):
+            for name in _folders(parent):
+                if name not in keep:
+                    _remove(f"{parent}/{name}")
+
+
+def open_cgroups(policy: str, run_dir: str) -> tuple[Cgroups | None, Place]:
+    """The cgroups below the place that this host offers, and that place with what is said of it.
+
+    None where there is no such place. It is remembered in the run directory: a successor that was
+    started elsewhere finds the services where they are.
+    """
+    place = this_place(policy, run_dir)
+    memory = f"{run_dir}/cgroup.json"
+    if place.v2:
+        place = _remembered(memory, place)
+        try:
+            os.makedirs(place.v2, exist_ok=True)
+            with open(f"{memory}.new", "w", encoding="utf-8") as file:
+                json.dump({"v2": place.v2, "v1": dict(place.v1)}, file)
+            os.replace(f"{memory}.new", memory)
+        except OSError as error:
+            place = Place(detail=f"cannot make {error.filename}: {error.strerror}")
+    return (Cgroups(place) if place.v2 else None), place
+
+
+def _remembered(memory: str, place: Place) -> Place:
+    try:
+        with open(memory, encoding="utf-8") as file:
+            known = json.load(file)
+        v2, v1 = str(known["v2"]), {str(k): str(v) for k, v in known["v1"].items()}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return place
+    if v2 == place.v2 or not _folders(v2):
+        return place
+    return Place(v2=v2, v1=v1, detail=f"{v2} (where a predecessor left services)")
+
+
+def _empty(folder: str, leaf: str) -> None:
+    """Move the processes of a cgroup to a leaf below it."""
+    try:
+        os.makedirs(leaf, exist_ok=True)
+    except OSError:
+        return
+    for _ in range(5):
+        pids = (_read(f"{folder}/cgroup.procs") or "").split()
+        if not pids:
+            return
+        for pid in pids:
+            _write(f"{leaf}/cgroup.procs", pid)
+
+
+def _read(path: str) -> str | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        parts = []
+        while part := os.read(fd, 65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, text: str) -> bool:
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, text.encode())
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _keyed(text: str, key: str) -> int | None:
+    for line in text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == key and value.isdigit():
+            return int(value)
+    return None
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
+
+
+def _processes(folder: str) -> tuple[int, ...]:
+    text = _read(f"{folder}/cgroup.procs")
+    # 0 stands for a process of another pid namespace, which we can neither name nor end.
+    found = [int(word) for word in (text or "").split() if word != "0"]
+    for name in _folders(folder):
+        found.extend(_processes(f"{folder}/{name}"))
+    return tuple(dict.fromkeys(found))
+
+
+def _resident(pid: int) -> int:
+    words = (_read(f"/proc/{pid}/statm") or "").split()
+    return int(words[1]) * PAGE if len(words) > 1 else 0
+
+
+def _threads(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/task").st_nlink - 2
+    except OSError:
+        return 0
+
+
+def _remove(folder: str) -> bool:
+    for name in _folders(folder):
+        _remove(f"{folder}/{name}")
+    try:
+        os.rmdir(folder)
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
