@@ -60,6 +60,7 @@ CODES: Mapping[str, Code] = {
     "core.unreachable": Code(503, EXIT_UNREACHABLE, "core does not answer on its control socket"),
     "core.stopping": Code(503, EXIT_CONFLICT, "core is shutting down"),
     "daemon.running": Code(409, EXIT_CONFLICT, "another daemon already uses this root"),
+    "api.listen": Code(409, EXIT_FAILED, "the api role cannot listen on its address"),
     "daemon.directory": Code(500, EXIT_FAILED, "a directory of the daemon cannot be used"),
     "check.unknown": Code(404, EXIT_UNKNOWN, "no check has this name"),
     "plugin.unknown": Code(404, EXIT_UNKNOWN, "no plugin or no plugin kind has this name"),

@@ -1,1 +1,1 @@
-"""The api role: health, metrics and the pages that face the network."""
+"""The api role: health and metrics over HTTP, and nothing that needs a secret."""

@@ -1,0 +1,1 @@
+"""The check engine: runs configured checks, each in its own time, and reports their verdicts."""
