@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -32,12 +33,12 @@ class CheckResult:
 class Check(Protocol):
     """A check that has been opened with its settings."""
 
-    async def run(self) -> CheckResult:
+    async def run(self, limit: timedelta, /) -> CheckResult:
         """The verdict now; called again and again, never twice at the same time.
 
-        A target that is down is a verdict, not an exception. What is raised counts as a failure
-        of the plugin, and the check is then unknown. A run that outlasts the check's own time
-        limit is cancelled and counted too.
+        A target that is down, or does not answer within `limit`, is a verdict and not an
+        exception. What is raised counts as a failure of the plugin, and so does a run that goes on
+        for a second longer than `limit`: it is cancelled. The check is then unknown.
         """
 
 

@@ -28,6 +28,8 @@ from atlasd.states import Health
 
 T = TypeVar("T")
 
+OVERTIME = timedelta(seconds=1)
+"""What a check may take beyond the limit that it knows of, before it is cancelled."""
 HANDLE_LIMIT = timedelta(seconds=10)
 """What a subscriber may take for one fact."""
 COLLECT_LIMIT = timedelta(seconds=2)
@@ -92,11 +94,11 @@ class RunningCheck:
 
         async def once() -> CheckResult:
             check = await self._opened.get()
-            return await check.run()
+            return await check.run(limit)
 
         try:
             return await self._guard.call(
-                once, limit=limit, accept=answers.check_result(self._guard.flooded)
+                once, limit=limit + OVERTIME, accept=answers.check_result(self._guard.flooded)
             )
         except AtlasError as error:
             if not self._opened.is_open:
