@@ -6,6 +6,7 @@ _CHECK = '''"""The check type `{name}`: says whether a file is smaller than it m
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import Field
@@ -32,8 +33,8 @@ class {title}Check:
         self._settings = settings
         self._context = context
 
-    async def run(self) -> CheckResult:
-        """The verdict now. A target that is down is a verdict, not an exception."""
+    async def run(self, limit: timedelta, /) -> CheckResult:
+        """The verdict, within `limit`. A target that is down is a verdict, not an exception."""
         try:
             # What may block belongs in a thread of the plugin's own.
             found = await self._context.in_thread(Path(self._settings.path).stat)

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,5 +135,5 @@ async def test_the_plugin_that_is_shown_gives_a_verdict(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     settings = check_type.settings(folder=str(tmp_path), limit=1)
     async with check_type.open(settings, Context()) as opened:
-        verdict = await opened.run()
+        verdict = await opened.run(timedelta(seconds=5))
     assert (verdict.status, verdict.observed_value) == ("warn", 2)
