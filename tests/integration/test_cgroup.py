@@ -40,13 +40,18 @@ def web(cgroups: Cgroups) -> Iterator[Cgroup]:
         assert made.remove()
 
 
+STARTED: set[int] = set()
+
+
 def reap() -> bool:
-    """Wait for whatever children of ours have ended."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+    """Wait for those of our programs that have ended."""
+    for pid in tuple(STARTED):
+        try:
+            ended = os.waitpid(pid, os.WNOHANG)[0]
+        except ChildProcessError:
+            ended = pid  # the test itself has waited for it
+        if ended:
+            STARTED.discard(pid)
     return True
 
 
@@ -61,7 +66,7 @@ def start(cgroup: Cgroup, *argv: str) -> int:
     """A program in the cgroup, as services are started."""
     nothing = os.open("/dev/null", os.O_RDWR)
     try:
-        return spawn.start(
+        pid = spawn.start(
             spawn.Launch(
                 argv=argv,
                 env=dict(os.environ),
@@ -72,6 +77,8 @@ def start(cgroup: Cgroup, *argv: str) -> int:
         )
     finally:
         os.close(nothing)
+    STARTED.add(pid)
+    return pid
 
 
 def test_a_program_starts_in_its_cgroup_and_stays_there(web: Cgroup) -> None:
