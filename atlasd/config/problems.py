@@ -94,12 +94,12 @@ def dotted(path: KeyPath) -> str:
 
 def shown(value: object, path: KeyPath) -> str:
     """A value for a message: short, on one line, and not at all when it may be a secret."""
-    if _hidden(path):
-        return f"{shape.kind_in_words(value)} that is not shown"
     if isinstance(value, dict | list):
         return shape.kind_in_words(value) if value else f"an empty {shape.kind_of(value)}"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if _hidden(path):
+        return f"{shape.kind_in_words(value)} that is not shown"
     if isinstance(value, str):
         if _URL_WITH_PASSWORD.search(value):
             return "a string with a password, that is not shown"
@@ -207,7 +207,8 @@ class Findings:
         path = (*above, *below)
         context = found.get("ctx", {})
         wrong = context.get("error")
-        here = shape.at(below, model)
+        # The schema's own way there is longer where the data has a short form.
+        here = shape.at(tuple(found["loc"]), model) or shape.at(below, model)
         if found["type"] == "extra_forbidden":
             table = shape.at(below[:-1], model)
             known = (*(table.keys if table else ()), *(extra_keys if len(below) == 1 else ()))

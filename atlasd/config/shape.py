@@ -75,7 +75,8 @@ class Shape:
         if self.spelling is not None:
             return self.spelling.expected
         if typing.get_origin(self.annotation) is Literal:
-            return " or ".join(f'"{choice}"' for choice in typing.get_args(self.annotation))
+            choices = [f'"{choice}"' for choice in typing.get_args(self.annotation)]
+            return f"{', '.join(choices[:-1])} or {choices[-1]}"
         if self.annotation is int:
             return "a whole number"
         return " or ".join(sorted(_IN_WORDS[kind] for kind in self.kinds))

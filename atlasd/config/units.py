@@ -37,7 +37,7 @@ _SIZE_UNITS = {
     "GiB": 2**30,
     "TiB": 2**40,
 }
-_NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_NUMBER = r"[0-9]{1,19}(?:\.[0-9]{1,9})?"
 _DURATION_PART = re.compile(rf"({_NUMBER})(us|ms|[wdhms])")
 _DURATION = re.compile(rf"(?:{_NUMBER}(?:us|ms|[wdhms]))+")
 _SIZE = re.compile(rf"({_NUMBER})([A-Za-z]+)")
