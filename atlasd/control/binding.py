@@ -1,0 +1,62 @@
+"""Binds methods that speak in plain values to the table: requests unpacked, answers validated."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from atlasd.control import models
+from atlasd.control.rights import Caller
+from atlasd.control.server import Answer, Handler, Lines
+from atlasd.control.wire import BY_NAME, Operation
+from atlasd.errors import AtlasError
+
+Method = Callable[..., Awaitable[Any]]
+"""Takes `actor` and the request's fields by name; gives a body, text, or an iterator of bodies."""
+
+
+class Performed(Protocol):
+    """Hears of every operation that was asked for."""
+
+    def __call__(
+        self, operation: Operation, *, actor: str, request: BaseModel, error: AtlasError | None
+    ) -> object:
+        """`error` is None when it was done."""
+
+
+def bind(methods: Mapping[str, Method], *, performed: Performed) -> dict[str, Handler]:
+    """A handler for each method, by operation name. Raises `KeyError` for a name without a row."""
+    return {name: _handler(BY_NAME[name], method, performed) for name, method in methods.items()}
+
+
+def _handler(operation: Operation, method: Method, performed: Performed) -> Handler:
+    model = None if operation.answer == "str" else getattr(models, operation.answer)
+
+    async def handler(request: Any, caller: Caller) -> Answer | Lines:
+        fields = {name: getattr(request, name) for name in type(request).model_fields}
+        try:
+            given = await method(actor=caller.actor, **fields)
+        except AtlasError as error:
+            performed(operation, actor=caller.actor, request=request, error=error)
+            raise
+        performed(operation, actor=caller.actor, request=request, error=None)
+        if model is None:
+            assert isinstance(given, str)
+            return given
+        if operation.stream:
+            return _lines(given, model)
+        # Bodies are made of plain lists, words and numbers; the model puts them into shape.
+        found = model.model_validate(given, strict=False)
+        assert isinstance(found, BaseModel)
+        return found
+
+    return handler
+
+
+async def _lines(
+    given: AsyncGenerator[Mapping[str, Any] | bytes, None], model: type[BaseModel]
+) -> AsyncIterator[BaseModel | bytes]:
+    async with aclosing(given) as items:
+        async for item in items:
+            yield item if isinstance(item, bytes) else model.model_validate(item, strict=False)
