@@ -157,8 +157,16 @@ def _remove(cgroups: Sequence[Path]) -> None:
             time.sleep(0.02)
 
 
-def boot(scratch: Path, *, binds: Mapping[Path, str] | None = None, timeout: float = 60) -> Machine:
-    """Boot a machine with `binds` mounted read-only inside, and wait until it is up.
+def boot(
+    scratch: Path,
+    *,
+    binds: Mapping[Path, str] | None = None,
+    writable: Mapping[Path, str] | None = None,
+    timeout: float = 60,
+) -> Machine:
+    """Boot a machine and wait until it is up.
+
+    `binds` are folders of the host's mounted read-only inside, `writable` such that both write to.
 
     Raises RuntimeError with the end of the console's output when it does not come up in time.
     """
@@ -189,8 +197,9 @@ def boot(scratch: Path, *, binds: Mapping[Path, str] | None = None, timeout: flo
                 "PATH": _PATH,
                 "LANG": "C.UTF-8",
                 "M_SCRATCH": str(scratch),
-                "M_CGROUPS": " ".join(f"{path}={name}" for path, name in cgroups),
-                "M_BINDS": " ".join(f"{source}={to}" for source, to in (binds or {}).items()),
+                "M_CGROUPS": _pairs(dict(cgroups)),
+                "M_BINDS": _pairs(binds),
+                "M_WRITABLE": _pairs(writable),
             },
         )
     places = [path for path, _ in cgroups]
@@ -208,6 +217,10 @@ def boot(scratch: Path, *, binds: Mapping[Path, str] | None = None, timeout: flo
     process.wait()
     _remove(places)
     raise RuntimeError(f"no boot (state: {state}):\n{console.read_text()[-2000:]}")
+
+
+def _pairs(pairs: Mapping[Path, str] | None) -> str:
+    return " ".join(f"{source}={to}" for source, to in (pairs or {}).items())
 
 
 def _leader(process: int) -> int | None:

@@ -5,6 +5,7 @@
 #   M_SCRATCH   an empty folder: here the new root is put together
 #   M_CGROUPS   "DIRECTORY=HIERARCHY" words, one for each cgroup hierarchy of the host
 #   M_BINDS     "SOURCE=DESTINATION" words, mounted read-only
+#   M_WRITABLE  the same, mounted as they are
 set -eu
 
 if [ "${1:-}" != inside ]; then
@@ -52,12 +53,12 @@ mount -t tmpfs -o mode=755,nosuid,nodev tmpfs run
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs tmp
 mkdir run/lock
 
-for pair in $M_BINDS; do
+for pair in $M_BINDS $M_WRITABLE; do
     to=.${pair#*=}
     mkdir -p "$to"
     mount --bind "${pair%%=*}" "$to"
-    mount -o remount,bind,ro "$to"
 done
+for pair in $M_BINDS; do mount -o remount,bind,ro ".${pair#*=}"; done
 
 # Nothing of the host's own services, nothing that reaches for the kernel's settings.
 rm -f .dockerenv          # systemd would think itself in docker, and leave / unshared

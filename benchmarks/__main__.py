@@ -1,0 +1,10 @@
+"""All benchmarks, one after the other: `python -m benchmarks` (`make bench`)."""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks.supervision.__main__ import main as supervision
+
+if __name__ == "__main__":
+    sys.exit(supervision())
