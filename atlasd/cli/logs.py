@@ -2,7 +2,6 @@
 
 import json
 import sys
-from contextlib import nullcontext
 from typing import Any
 
 import click
@@ -55,7 +54,7 @@ def logs(
         records = client.stream("service.logs", service=service, **fields)
     else:
         records = client.stream("logs", service=services, **fields)
-    with records if follow else nullcontext(records):
+    with records:
         if session.as_json:
             for raw in records.raw():
                 sys.stdout.write(raw.decode())

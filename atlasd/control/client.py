@@ -162,7 +162,9 @@ class LineStream:
     def read_bytes(self, timeout: float | None = None) -> bytes | None:
         """The next line as it came, its end included; otherwise as `read`."""
         line = self._answer.line(timeout)
-        if line is not None and line.startswith(b'{"error":'):
+        if line is None:
+            self.close()
+        elif line.startswith(b'{"error":'):
             raise error_from(500, line)
         return line
 
