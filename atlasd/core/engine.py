@@ -14,7 +14,7 @@ from atlasd.core import wanted as wanted_module
 from atlasd.core.board import CheckBoard, StateBoard
 from atlasd.core.journal import Journal, Read
 from atlasd.core.metrics import CoreMetrics
-from atlasd.core.reconcile import Reconciler, Wish
+from atlasd.core.reconcile import APPLY_TIMEOUT, TICK, Reconciler, Wish
 from atlasd.core.wanted import Intents
 from atlasd.errors import AtlasError
 from atlasd.events import (
@@ -33,6 +33,8 @@ from atlasd.store import Store
 
 SCHEMAS = {"wanted": wanted_module.SCHEMA, "journal": journal_module.SCHEMA}
 """Core's tables in the daemon's database, by component."""
+SHUTDOWN_TIMEOUT = 600.0
+"""Seconds that all services together may take to stop."""
 STATUS_EVERY = 1.0
 """Seconds between two lines of status for systemd, at least."""
 
@@ -70,6 +72,7 @@ class Core:
         self.converged = False
         """Whether what is wanted was handed to the services role that answers now."""
         self.stopping = False
+        self.keep_services = False
         self.ended = asyncio.Event()
         """Set when core was asked to end, and has done what was asked first."""
         read = journal.read
@@ -92,6 +95,7 @@ class Core:
         )
         self.checks.configure(wish.checks)
         self._say = say
+        self._ending: asyncio.Task[None] | None = None
         self._said = ""
         self._refresh = asyncio.Event()
         self._stale = True
@@ -158,12 +162,31 @@ class Core:
         self._stale = True
         self._refresh.set()
 
-    def end(self, *, actor: str, reason: str) -> None:
-        """Begin to end: no more operations, and whoever runs core hears `ended`."""
-        if not self.stopping:
-            self.stopping = True
-            self.bus.publish(CoreStopped(time=self.clock.wall(), reason=reason, actor=actor))
-        self.ended.set()
+    def shut_down(self, *, keep_services: bool, actor: str) -> None:
+        """Begin to end: the services role first, then whoever runs core hears `ended`."""
+        if self.stopping:
+            return
+        self.stopping = True
+        self.keep_services = keep_services
+        reason = "shutdown, services kept" if keep_services else "shutdown"
+        self.bus.publish(CoreStopped(time=self.clock.wall(), reason=reason, actor=actor))
+        self._say("stopping; the services are kept" if keep_services else "stopping the services")
+        self._ending = asyncio.create_task(self._end(actor), name="core shutdown")
+
+    async def _end(self, actor: str) -> None:
+        try:
+            if self.services.connected:
+                await self.services.call(
+                    "shutdown",
+                    timeout=SHUTDOWN_TIMEOUT,
+                    keep_services=self.keep_services,
+                    actor=actor,
+                )
+        except AtlasError as error:
+            # The answer and the role's end race each other.
+            _log.info("the services role: %s", error.message)
+        finally:
+            self.ended.set()
 
     async def prove_store(self) -> None:
         """Return when the writer of the database has done a transaction; for the watchdog."""
@@ -171,8 +194,6 @@ class Core:
 
     async def prove_scheduler(self) -> None:
         """Return when the scheduler has come round lately; raises `TimeoutError` otherwise."""
-        from atlasd.core.reconcile import APPLY_TIMEOUT, TICK
-
         silent = self.reconciler.since_last_pass
         if silent > APPLY_TIMEOUT + 2 * TICK:
             raise TimeoutError(f"the scheduler has not come round for {silent:.0f} s")
@@ -268,6 +289,6 @@ class Core:
             else f"the services role does not answer ({self.services.why_not}); "
             "services run on without core"
         )
-        if text != self._said:
+        if text != self._said and not self.stopping:
             self._said = text
             self._say(text)

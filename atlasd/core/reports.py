@@ -18,9 +18,6 @@ from atlasd.states import Health
 
 Body = dict[str, Any]
 
-SHUTDOWN_TIMEOUT = 600.0
-"""Seconds that all services together may take to stop."""
-
 
 UPGRADE_TIMEOUT = 90.0
 """Seconds within which a new program, or else the old one again, must answer."""
@@ -86,14 +83,12 @@ class Reports:
         host: str,
         plugins: Plugins,
         watch_numbers: Callable[[], Mapping[str, float]] = dict,
-        probe: Callable[[], Sequence[doctor.Capability]] = doctor.probe,
     ) -> None:
         """`host` names this one in health bodies; `watch_numbers` are the watchdog's."""
         self._core = core
         self._host = host
         self._plugins = plugins
         self._watch_numbers = watch_numbers
-        self._probe = probe
 
     async def plugins(self, *, actor: str) -> Body:
         """`plugins`."""
@@ -257,10 +252,11 @@ class Reports:
     async def doctor(self, *, actor: str) -> Body:
         """`doctor`: what the services role found counts, as it is the one that needs it."""
         del actor
-        own = await asyncio.to_thread(self._probe)
         hello = self._core.services.hello
-        found = doctor.merged(own, hello.capabilities if hello else None)
-        return {"capabilities": [doctor.body(capability) for capability in found]}
+        found = doctor.examine(
+            hello.capabilities if hello else None, why_not=self._core.services.why_not
+        )
+        return {"capabilities": [capability.to_wire() for capability in found]}
 
     async def version(self, *, actor: str) -> Body:
         """`version`."""
@@ -293,21 +289,16 @@ class Reports:
         )
 
     async def shutdown(self, *, keep_services: bool, actor: str) -> Body:
-        """`shutdown`: the services first, unless they are kept; then core itself.
+        """`shutdown`: begun when this answers; core ends when the services have.
 
-        When services does not answer nothing of it can be stopped; with `keep_services` that is no
-        hindrance. Raises `services.unreachable` otherwise, and core goes on.
+        Raises `services.unreachable` when the services are to be stopped and cannot be: core goes
+        on then. With `keep_services` that is no hindrance.
         """
         names: list[str] = []
-        snapshot = await self._core.snapshot_or_none()
-        if snapshot is not None:
+        if self._core.services.connected or not keep_services:
+            snapshot = await self._core.snapshot()
             names = [service["name"] for service in snapshot["services"]]
-        if snapshot is not None or not keep_services:
-            await self._core.services.call(
-                "shutdown", timeout=SHUTDOWN_TIMEOUT, keep_services=keep_services, actor=actor
-            )
-        reason = "shutdown, services kept" if keep_services else "shutdown"
-        self._core.end(actor=actor, reason=reason)
+        self._core.shut_down(keep_services=keep_services, actor=actor)
         return {"keep_services": keep_services, "services": names}
 
     async def upgrade(self, *, executable: str | None, actor: str) -> Body:
