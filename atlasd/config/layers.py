@@ -1,5 +1,6 @@
 """Which files make up a configuration, in which order, and for which environment."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +137,8 @@ class _Reading:
         for path in found:
             if path.name.startswith((".", "#")) or path.name.endswith(_LEFT_ABOUT):
                 continue
-            if path.suffix in self._sources and not path.is_dir():
+            # Unlike pathlib's, this never raises; what cannot be looked at, reading it will tell.
+            if path.suffix in self._sources and not os.path.isdir(path):  # noqa: PTH112
                 files.append(path)
             elif path not in self._passed_over:
                 self._passed_over.add(path)

@@ -71,7 +71,7 @@ class ThisHost:
 
     def is_folder(self, path: str) -> bool:
         """See `Surroundings`."""
-        return Path(path).is_dir()
+        return os.path.isdir(path)  # noqa: PTH112  pathlib's raises where we may not look
 
     def is_root(self) -> bool:
         """See `Surroundings`."""

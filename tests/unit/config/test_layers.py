@@ -1,6 +1,7 @@
 """Which files are read, in which order, and which environment they are read for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,18 @@ def test_another_spelling_of_the_same_setting_is_no_conflict(desk: Desk) -> None
     assert spec.command == ("sleep", "1")
     assert spec.restart.policy == "never"
     assert spec.sockets[0].address == "tcp://127.0.0.1:81"
+
+
+def test_a_folder_that_may_not_be_read_is_an_error(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.write("services.web.nice = 1", "conf.d/a.toml")
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "conf.d":
+            raise PermissionError(13, "Permission denied")
+        return iter(listed(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert desk.says(WEB) == ["conf.d: the folder cannot be read: Permission denied"]
