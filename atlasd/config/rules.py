@@ -1,8 +1,8 @@
 """What no single setting can know: rules inside a service, and between services."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 
-from atlasd.config.convert import chosen, edge, edges
+from atlasd.config.convert import chosen, edge
 from atlasd.config.probes import PROBE_OPTIONS, PROBING, Live, Ready
 from atlasd.config.problems import Findings
 from atlasd.config.schema import Settings
@@ -323,28 +323,33 @@ def _addresses(settings: Settings, findings: Findings) -> None:
 
 
 def _cycles(settings: Settings, findings: Findings) -> None:
-    graph: dict[str, tuple[spec.Edge, ...]] = {
-        name: tuple(e for e in edges(service) if e.service in settings.services)
-        for name, service in settings.services.items()
-    }
-    own: Mapping[str, tuple[spec.Edge, ...]] = {
-        name: tuple(e for e in found if e.service != name) for name, found in graph.items()
-    }
+    _cycle(settings, spec.EDGE_KINDS, "services that do not wait for each other", findings)
+    # Each restart would be the cause of the next.
+    _cycle(settings, ("restart_with",), "services that do not restart each other", findings)
+
+
+def _cycle(settings: Settings, kinds: tuple[str, ...], expected: str, findings: Findings) -> None:
+    """Note a shortest cycle of the edges that stand in the lists `kinds`, where it begins."""
+    graph: dict[str, list[spec.Edge]] = {name: [] for name in settings.services}
+    places: dict[tuple[str, str], KeyPath] = {}
+    for name, service in settings.services.items():
+        for kind in kinds:
+            for index, text in enumerate(getattr(service, kind)):
+                found = edge(text, kind)
+                # Unknown services, and those that name themselves, have been told of already.
+                if found.service in graph and found.service != name:
+                    graph[name].append(found)
+                    places.setdefault((name, found.service), ("services", name, kind, index))
     try:
-        order.check_graph(own)
+        order.check_graph(graph)
     except order.CycleError as error:
         first, second = error.path[:2]
-        service = settings.services[first]
-        for kind in spec.EDGE_KINDS:
-            for index, text in enumerate(getattr(service, kind)):
-                if edge(text, kind).service == second:
-                    findings.add(
-                        ("services", first, kind, index),
-                        expected="services that do not wait for each other",
-                        got=" → ".join(error.path),
-                        hint="remove one of these",
-                    )
-                    return
+        findings.add(
+            places[first, second],
+            expected=expected,
+            got=" → ".join(error.path),
+            hint="remove one of these",
+        )
 
 
 def _check_of(
