@@ -16,7 +16,7 @@ import pwd
 import resource
 import signal
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from atlasd.services.spec import Limits
@@ -122,6 +122,7 @@ class Launch:
 
 
 _soft_nofile: int | None = None
+_spared_from_oom = False
 
 
 def raise_own_nofile() -> None:
@@ -163,9 +164,28 @@ def start(launch: Launch) -> int:
     """
     path = launch.env.get("PATH", DEFAULT_PATH)
     program = find_program(launch.argv[0], path, launch.cwd)
-    if launch.plain:
-        return _posix_spawn(program, launch)
-    return _clone(program, launch)
+    pid = _posix_spawn(program, launch) if launch.plain else _clone(program, launch)
+    if _spared_from_oom:
+        _oom_score(pid, "0")
+    return pid
+
+
+def note_own_oom_score() -> None:
+    """Find out whether the kernel spares this process when memory runs out (OOMScoreAdjust=).
+
+    Programs inherit that, and shall not have it: the kernel would end the rest of the host first.
+    """
+    global _spared_from_oom  # noqa: PLW0603  one process, one score
+    with open("/proc/self/oom_score_adj") as file:
+        _spared_from_oom = int(file.read()) < 0
+
+
+def _oom_score(pid: int, score: str) -> None:
+    try:
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(score)
+    except OSError:
+        pass  # it has ended already
 
 
 def _posix_spawn(program: str, launch: Launch) -> int:
@@ -268,7 +288,7 @@ def _clone(program: str, launch: Launch) -> int:
 
 
 def _child(
-    program: str, argv: Sequence[bytes], env: dict[str, str], launch: Launch, report: int
+    program: str, argv: list[bytes], env: dict[str, str], launch: Launch, report: int
 ) -> None:
     """Everything between clone and exec. Never returns."""
     step, what = "start", program
