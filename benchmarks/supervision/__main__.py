@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--results",
         type=Path,
-        default=_REPOSITORY / "benchmarks/results",
-        help="folder for the report (default: benchmarks/results)",
+        metavar="FOLDER",
+        help="where to write the report (a full run of all: benchmarks/results)",
     )
     parser.add_argument(
         "--cache",
@@ -64,8 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     text = report.markdown(results, date=date, quick=options.quick, many=scale.many)
     print(f"\n{text}")
-    if set(measures) == set(MEASURES):
-        report.save(results, options.results, date=date, quick=options.quick, many=scale.many)
+    full = not (options.quick or options.only or options.measure)
+    folder = options.results or (_REPOSITORY / "benchmarks/results" if full else None)
+    if folder:
+        saved = report.save(results, folder, date=date, quick=options.quick, many=scale.many)
+        print(f"written to {saved}", file=sys.stderr)
     return 0
 
 

@@ -85,8 +85,8 @@ def _output(each: int) -> _Cell:
 
 _PREFACE = """\
 All in one run, each with its defaults, the same static C program under each. {machine}. “Many” are
-{many}. atlasd and journald put the time before each line they capture, the others do not; journald's
-rate limit is off. A figure counts beside the others of its run, not by itself."""
+{many}. atlasd and journald put the time before each line they capture, the others do not.
+journald's rate limit is off. A figure counts beside the others of its run, not by itself."""
 
 ROWS: list[tuple[str, _Cell]] = [
     (

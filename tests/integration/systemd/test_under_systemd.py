@@ -29,6 +29,19 @@ def test_the_roles_run_as_whom_their_units_say(atlasd: Installed) -> None:
     }
 
 
+def test_services_inherit_nothing_meant_for_the_role(atlasd: Installed) -> None:
+    [pid] = atlasd.pids()["echo"]
+    proc = atlasd.machine.root / "proc"
+
+    assert (proc / f"{pid}/oom_score_adj").read_text().strip() == "0"
+    limits = (proc / f"{pid}/limits").read_text()
+    soft = next(line for line in limits.splitlines() if line.startswith("Max open files")).split()
+    assert soft[3] == "1024"
+    environment = (proc / f"{pid}/environ").read_text().split("\0")
+    names = {entry.partition("=")[0] for entry in environment}
+    assert not names & {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "FDSTORE"}
+
+
 @pytest.mark.parametrize("role", ["core", "monitoring", "api"])
 def test_restart_of_a_unit_leaves_every_service_alone(atlasd: Installed, role: str) -> None:
     before, old = atlasd.pids(), atlasd.main_pid(role)
