@@ -1,6 +1,5 @@
 """A cgroup for each instance: to find, limit, account and end everything that it has started."""
 
-import errno
 import json
 import os
 import select
@@ -8,6 +7,19 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from atlasd.services.cgroup_files import (
+    cgroup_of,
+    folders,
+    inodes,
+    keyed,
+    move_all,
+    processes_in,
+    read,
+    remove_tree,
+    resident,
+    threads,
+    write,
+)
 from atlasd.services.cgroup_place import SUPERVISOR, Place, this_place
 from atlasd.services.loop import Loop
 from atlasd.services.spec import Limits
@@ -16,7 +28,6 @@ CPU_PERIOD = 100_000
 """Microseconds over which a limit on processor time is counted."""
 LEAST_CPU = 1_000
 """Microseconds: the kernel's own least quota."""
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,7 +107,7 @@ class Cgroup:
         }[controller]
         if value is not None:
             self._owner.enable(controller)
-        if _write(f"{self.path}/{name}", text):
+        if write(f"{self.path}/{name}", text):
             return True
         folder = self._v1.get(controller)
         if folder is None:
@@ -109,8 +120,8 @@ class Cgroup:
             "pids": ("pids.max", "max" if value is None else str(value)),
         }[controller]
         if controller == "cpu":
-            _write(f"{folder}/cpu.cfs_period_us", str(CPU_PERIOD))
-        return _write(f"{folder}/{name}", text)
+            write(f"{folder}/cpu.cfs_period_us", str(CPU_PERIOD))
+        return write(f"{folder}/{name}", text)
 
     def _join_v1(self, controller: str) -> str | None:
         parent = self._owner.place.v1.get(controller)
@@ -125,21 +136,33 @@ class Cgroup:
         # Those that run already; twice, for what they may start meanwhile.
         for _ in range(2):
             for pid in self.processes():
-                _write(f"{folder}/cgroup.procs", str(pid))
+                write(f"{folder}/cgroup.procs", str(pid))
         return folder
 
     # ------------------------------------------------------------------ who is in it
 
     def processes(self) -> tuple[int, ...]:
         """The pids of every process in it and in the cgroups that they have made below it."""
-        return _processes(self.path)
+        return processes_in(self.path)
 
     def populated(self) -> bool:
         """Whether any process is in it or below it; zombies don't count."""
-        text = _read(f"{self.path}/cgroup.events")
+        text = read(f"{self.path}/cgroup.events")
         if text is not None:
-            return _keyed(text, "populated") != 0
+            return keyed(text, "populated") != 0
         return bool(self.processes())
+
+    def holds(self, pid: int, pidfd: int | None = None) -> bool:
+        """Whether a process is in it or below it.
+
+        With a pidfd also whether one was that has ended since (Linux 6.15), as the sender of a
+        notification may have.
+        """
+        if pidfd is not None:
+            known = cgroup_of(pidfd)
+            if known is not None:
+                return known in inodes(self.path)
+        return pid in self.processes()
 
     def watch_empty(self, loop: Loop, callback: Callable[[], object]) -> None:
         """Call back in the loop whenever its last process has gone, until `unwatch`.
@@ -155,7 +178,7 @@ class Cgroup:
         def changed(_mask: int) -> None:
             # Reading it is also what arms the next event.
             text = os.pread(fd, 4096, 0).decode()
-            if _keyed(text, "populated") == 0:
+            if keyed(text, "populated") == 0:
                 callback()
 
         os.pread(fd, 4096, 0)
@@ -171,15 +194,15 @@ class Cgroup:
 
     def kill(self) -> None:
         """SIGKILL to every process in it and below it, those that are just being born included."""
-        if _write(f"{self.path}/cgroup.kill", "1"):
+        if write(f"{self.path}/cgroup.kill", "1"):
             return
         # Before Linux 5.14: frozen, they cannot start others while they are killed one by one.
         # Freezing takes its time, so one may still be born in the first pass.
-        _write(f"{self.path}/cgroup.freeze", "1")
+        write(f"{self.path}/cgroup.freeze", "1")
         for _ in range(3):
             for pid in self.processes():
                 self._kill_one(pid)
-        _write(f"{self.path}/cgroup.freeze", "0")
+        write(f"{self.path}/cgroup.freeze", "0")
 
     def _kill_one(self, pid: int) -> None:
         try:
@@ -203,8 +226,8 @@ class Cgroup:
         tasks = self._number("pids", "pids.current", "pids.current")
         if memory is None or tasks is None:
             pids = self.processes()
-            memory = memory if memory is not None else sum(_resident(pid) for pid in pids)
-            tasks = tasks if tasks is not None else sum(_threads(pid) for pid in pids)
+            memory = memory if memory is not None else sum(resident(pid) for pid in pids)
+            tasks = tasks if tasks is not None else sum(threads(pid) for pid in pids)
         cpu = self._cpu()
         return Usage(
             memory_bytes=memory,
@@ -218,30 +241,30 @@ class Cgroup:
         self._cpu_before = self._cpu() or 0.0
 
     def _cpu(self) -> float | None:
-        text = _read(f"{self.path}/cpu.stat")
-        used = _keyed(text, "usage_usec") if text is not None else None
+        text = read(f"{self.path}/cpu.stat")
+        used = keyed(text, "usage_usec") if text is not None else None
         return used / 1_000_000 if used is not None else None
 
     def oom_kills(self) -> int | None:
         """Processes of it that the kernel has killed for want of memory, since it was made."""
-        text = _read(f"{self.path}/memory.events")
+        text = read(f"{self.path}/memory.events")
         if text is None and "memory" in self._v1:
-            text = _read(f"{self._v1['memory']}/memory.oom_control")
-        return _keyed(text, "oom_kill") if text is not None else None
+            text = read(f"{self._v1['memory']}/memory.oom_control")
+        return keyed(text, "oom_kill") if text is not None else None
 
     def _number(self, controller: str, v2: str, v1: str) -> int | None:
-        text = _read(f"{self.path}/{v2}")
+        text = read(f"{self.path}/{v2}")
         if text is None and controller in self._v1:
-            text = _read(f"{self._v1[controller]}/{v1}")
+            text = read(f"{self._v1[controller]}/{v1}")
         return int(text) if text is not None and text.strip().isdigit() else None
 
     # ------------------------------------------------------------------ the end
 
     def remove(self) -> bool:
         """Remove it, and what was made below it; False as long as somebody is in it."""
-        gone = _remove(self.path)
+        gone = remove_tree(self.path)
         for folder in self._v1.values():
-            gone = _remove(folder) and gone
+            gone = remove_tree(folder) and gone
         if gone:
             self.close()
         return gone
@@ -270,7 +293,7 @@ class Cgroups:
 
     def controllers(self) -> tuple[str, ...]:
         """The controllers of version 2 that could be handed on to the cgroups of services."""
-        return tuple((_read(f"{os.path.dirname(self.place.v2)}/cgroup.controllers") or "").split())
+        return tuple((read(f"{os.path.dirname(self.place.v2)}/cgroup.controllers") or "").split())
 
     def enable(self, controller: str) -> bool:
         """Hand a controller of version 2 on to the cgroups of services; whether it was possible.
@@ -279,26 +302,26 @@ class Cgroups:
         controllers may hold no process itself, so from then on our own processes sit in a leaf.
         """
         if controller in self._tried:
-            return controller in (_read(f"{self.place.v2}/cgroup.subtree_control") or "").split()
+            return controller in (read(f"{self.place.v2}/cgroup.subtree_control") or "").split()
         self._tried.add(controller)
         parent = os.path.dirname(self.place.v2)
         if controller not in self.controllers():
             return False
-        handed_on = (_read(f"{parent}/cgroup.subtree_control") or "").split()
-        if controller not in handed_on and not _write(
+        handed_on = (read(f"{parent}/cgroup.subtree_control") or "").split()
+        if controller not in handed_on and not write(
             f"{parent}/cgroup.subtree_control", f"+{controller}"
         ):
-            _empty(parent, f"{parent}/{SUPERVISOR}")
-            if not _write(f"{parent}/cgroup.subtree_control", f"+{controller}"):
+            move_all(parent, f"{parent}/{SUPERVISOR}")
+            if not write(f"{parent}/cgroup.subtree_control", f"+{controller}"):
                 return False
-        return _write(f"{self.place.v2}/cgroup.subtree_control", f"+{controller}")
+        return write(f"{self.place.v2}/cgroup.subtree_control", f"+{controller}")
 
     def sweep(self, keep: frozenset[str]) -> None:
         """Remove empty cgroups of instances that are no more; `keep` names those that are."""
         for parent in (self.place.v2, *self.place.v1.values()):
-            for name in _folders(parent):
+            for name in folders(parent):
                 if name not in keep:
-                    _remove(f"{parent}/{name}")
+                    remove_tree(f"{parent}/{name}")
 
 
 def open_cgroups(policy: str, run_dir: str) -> tuple[Cgroups | None, Place]:
@@ -328,97 +351,6 @@ def _remembered(memory: str, place: Place) -> Place:
         v2, v1 = str(known["v2"]), {str(k): str(v) for k, v in known["v1"].items()}
     except (OSError, ValueError, LookupError, AttributeError, TypeError):
         return place
-    if v2 == place.v2 or not _folders(v2):
+    if v2 == place.v2 or not folders(v2):
         return place
     return Place(v2=v2, v1=v1, detail=f"{v2} (where a predecessor left services)")
-
-
-def _empty(folder: str, leaf: str) -> None:
-    """Move the processes of a cgroup to a leaf below it."""
-    try:
-        os.makedirs(leaf, exist_ok=True)
-    except OSError:
-        return
-    for _ in range(5):
-        pids = (_read(f"{folder}/cgroup.procs") or "").split()
-        if not pids:
-            return
-        for pid in pids:
-            _write(f"{leaf}/cgroup.procs", pid)
-
-
-def _read(path: str) -> str | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        parts = []
-        while part := os.read(fd, 65536):
-            parts.append(part)
-        return b"".join(parts).decode()
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
-def _write(path: str, text: str) -> bool:
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.write(fd, text.encode())
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-
-
-def _keyed(text: str, key: str) -> int | None:
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == key and value.isdigit():
-            return int(value)
-    return None
-
-
-def _folders(path: str) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []
-
-
-def _processes(folder: str) -> tuple[int, ...]:
-    text = _read(f"{folder}/cgroup.procs")
-    # 0 stands for a process of another pid namespace, which we can neither name nor end.
-    found = [int(word) for word in (text or "").split() if word != "0"]
-    for name in _folders(folder):
-        found.extend(_processes(f"{folder}/{name}"))
-    return tuple(dict.fromkeys(found))
-
-
-def _resident(pid: int) -> int:
-    words = (_read(f"/proc/{pid}/statm") or "").split()
-    return int(words[1]) * PAGE if len(words) > 1 else 0
-
-
-def _threads(pid: int) -> int:
-    try:
-        return os.stat(f"/proc/{pid}/task").st_nlink - 2
-    except OSError:
-        return 0
-
-
-def _remove(folder: str) -> bool:
-    for name in _folders(folder):
-        _remove(f"{folder}/{name}")
-    try:
-        os.rmdir(folder)
-    except OSError as error:
-        return error.errno == errno.ENOENT
-    return True

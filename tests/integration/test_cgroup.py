@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from atlasd.services import spawn
+from atlasd.services import cgroup_files, spawn
 from atlasd.services.cgroup import Cgroup, Cgroups, open_cgroups
 from atlasd.services.loop import Loop
+from atlasd.services.notifysock import NotifySocket
 from atlasd.services.spec import Limits
 
 FORKS = "for i in $(seq 20); do (trap '' TERM; setsid sleep 600) & done; sleep 600"
@@ -110,10 +111,9 @@ def test_killing_works_without_the_kernels_own_way(
 ) -> None:
     start(web, "sh", "-c", FORKS)
     until(lambda: len(web.processes()) >= 22)
-    write = sys.modules["atlasd.services.cgroup"].__dict__["_write"]
     monkeypatch.setattr(
-        "atlasd.services.cgroup._write",
-        lambda path, text: not path.endswith("cgroup.kill") and write(path, text),
+        "atlasd.services.cgroup.write",
+        lambda path, text: not path.endswith("cgroup.kill") and cgroup_files.write(path, text),
     )
     web.kill()
     until(lambda: reap() and not web.populated())
@@ -158,6 +158,45 @@ def test_an_existing_cgroup_is_taken_over(cgroups: Cgroups, web: Cgroup) -> None
     again = cgroups.create("web", 0)
     assert again.processes() == (pid,)
     again.close()
+
+
+def test_members_are_known_and_strangers_are_not(web: Cgroup) -> None:
+    pid = start(web, "sleep", "600")
+    pidfd, own = os.pidfd_open(pid), os.pidfd_open(os.getpid())
+    try:
+        assert web.holds(pid)
+        assert web.holds(pid, pidfd)
+        assert not web.holds(os.getpid())
+        assert not web.holds(os.getpid(), own)
+    finally:
+        os.close(pidfd)
+        os.close(own)
+
+
+@pytest.mark.skipif(
+    tuple(int(p) for p in os.uname().release.split(".")[:2]) < (6, 15),
+    reason="needs Linux 6.15 to know the cgroup of a process that has ended",
+)
+def test_one_who_has_spoken_and_ended_still_belongs(web: Cgroup, tmp_path: Path) -> None:
+    """As a shell script's notifier does, which is gone before its message is read."""
+    loop = Loop()
+    heard: list[tuple[bool, bool]] = []
+    listening = NotifySocket(
+        loop,
+        str(tmp_path / "n"),
+        lambda m: heard.append((m.pid in web.processes(), web.holds(m.pid, m.pidfd))),
+    )
+    code = "import os; from atlasd import notify; os._exit(0 if notify.ready() else 1)"
+    os.environ["NOTIFY_SOCKET"] = listening.address
+    try:
+        pid = start(web, sys.executable, "-c", code)
+    finally:
+        del os.environ["NOTIFY_SOCKET"]
+    assert os.waitpid(pid, 0)[1] == 0
+    loop.turn(limit=5)
+    assert heard == [(False, True)]
+    listening.close()
+    loop.close()
 
 
 def test_cgroups_of_forgotten_instances_are_swept(cgroups: Cgroups, web: Cgroup) -> None:

@@ -255,14 +255,14 @@ def test_controllers_are_handed_on_for_the_first_limit_only(
         # As the kernel: a cgroup that holds processes hands nothing on.
         return path != f"{tree.unit}/cgroup.subtree_control" or not tree.get("unit/cgroup.procs")
 
-    monkeypatch.setattr(module, "_write", write)
+    monkeypatch.setattr(module, "write", write)
     tree.put("unit/cgroup.procs", "100\n")
 
     def empty(folder: str, leaf: str) -> None:
         assert (folder, leaf) == (str(tree.unit), f"{tree.unit}/supervisor")
         tree.put("unit/cgroup.procs")
 
-    monkeypatch.setattr(module, "_empty", empty)
+    monkeypatch.setattr(module, "move_all", empty)
     assert tree.cgroups.enable("memory")
     assert [w for w in written if "subtree" in w[0]] == [
         ("unit/cgroup.subtree_control", "+memory"),
