@@ -145,11 +145,10 @@ REFUSALS = [
     (checks("[check(component_type='disk')]"), "must be component, datastore or system"),
     (checks("[check(requires='boto3')]"), "requires must be a tuple of module names"),
     (
-        checks("[check(requires=('not_there.client',), extra='aws')]"),
-        "cannot work: it needs the module 'not_there.client', which is not installed: "
-        "pip install 'atlasd[aws]'",
+        checks("[check(requires=('absent.client',), extra='aws')]"),
+        "it needs the module 'absent.client', which is not installed: pip install 'atlasd[aws]'",
     ),
-    (checks("[check(requires=('not_there.client',))]"), "is not installed: pip install not_there"),
+    (checks("[check(requires=('absent.client',))]"), "is not installed: pip install absent"),
     (
         plugin("@hookimpl\ndef register_operations(): return [operation(name='do')]"),
         "its operation 'do' has no proper name: it must be dotted",

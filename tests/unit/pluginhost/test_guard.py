@@ -73,9 +73,7 @@ async def test_an_answer_goes_through_what_accepts_it_and_time_is_booked() -> No
 async def test_what_raises_is_a_sentence_a_count_and_one_event() -> None:
     bench = Bench()
     message = await bench.fails(breaks)
-    assert (
-        message == "check web (plugin shop): ZeroDivisionError: integer division or modulo by zero"
-    )
+    assert message.startswith("check web (plugin shop): ZeroDivisionError: integer division")
     await bench.fails(breaks)
     assert bench.failures == 2
     (failure,) = bench.ledger.ailing("shop")
@@ -120,7 +118,7 @@ async def test_what_ignores_its_cancellation_is_left_to_itself_and_not_called_ag
     assert "still has not ended what it was doing" in await bench.fails(one)
     assert bench.failures == 2
     let_go.set()
-    while bench.guard.strays:
+    while bench.guard.strays:  # noqa: ASYNC110  a task ends when the loop has come to it
         await asyncio.sleep(0)
     assert await bench.guard.call(one, limit=LONG, accept=int) == 1
 
