@@ -43,7 +43,6 @@ class Atlasd(Common):
             lines.append(f"[services.{program.name}]\ncommand = {command}\n")
         (root / "etc/atlasd.toml").write_text("\n".join(lines))
         self._env = {"ATLASD_ROOT": str(root)}
-        self._names = [program.name for program in programs]
         self.recover()
         self._core = self.launch(sys.executable, "-m", "atlasd", "core", env=self._env)
 
@@ -69,8 +68,8 @@ class Atlasd(Common):
         self.ask(self._ctl, "status", env=self._env)
 
     def restart_all(self) -> None:
-        """Run atlasctl restart with every name."""
-        self.ask(self._ctl, "restart", *self._names, env=self._env)
+        """Run atlasctl restart --all."""
+        self.ask(self._ctl, "restart", "--all", env=self._env)
 
     def log_files(self, program: str) -> list[Path]:
         """Give the current file last, before it the rotated ones by age."""
