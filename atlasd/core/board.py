@@ -80,6 +80,12 @@ class StateBoard:
         """An instance has moved."""
         self._states[(service, instance)] = Lifecycle(new)
 
+    def settled(self, services: int) -> bool:
+        """Whether that many services are known, and none of them is on its way up."""
+        known = {service for service, _ in self._states}
+        under_way = (Lifecycle.STARTING, Lifecycle.WAITING)
+        return len(known) >= services and not any(s in under_way for s in self._states.values())
+
     def line(self) -> str:
         """As `20 services: 19 running, 1 backoff (web)`."""
         return describe(self._states)

@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from atlasd.errors import AtlasError
@@ -39,6 +39,8 @@ class ServicesProcess:
         self._root = root
         self._child: subprocess.Popen[bytes] | None = None
         self._ending = False
+        self.over: Callable[[], bool] = lambda: False
+        """Whether the role is meant to end, so that it must not be started again."""
 
     async def ensure(self) -> int:
         """The role's pid, once it answers. Raises `AtlasError` when it does not come up."""
@@ -123,11 +125,7 @@ class ServicesProcess:
         return True
 
     def _over(self) -> bool:
-        return self._ending
-
-    def expect_end(self) -> None:
-        """It has been told to end: do not start it again."""
-        self._ending = True
+        return self._ending or self.over()
 
     async def _wait_for_end(self, pid: int) -> None:
         loop = asyncio.get_running_loop()

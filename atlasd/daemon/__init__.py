@@ -1,0 +1,95 @@
+"""Composition: builds the roles out of the engines, and turns their loops; no logic of its own."""
+
+import asyncio
+import faulthandler
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from atlasd import logs, notify
+from atlasd.config.load import Problem
+from atlasd.config.load import check as check_config
+from atlasd.daemon.ground import (
+    Ground,
+    Stop,
+    lay,
+    lock,
+    offers,
+    plugins,
+    raise_nofile,
+    sources,
+    watchdog,
+)
+from atlasd.errors import EXIT_OK, AtlasError
+from atlasd.paths import Paths
+
+__all__ = ["check", "main"]
+
+
+def main(role: str, *, paths: Paths, config_file: Path | None, env: str | None) -> int:
+    """Run `role` (run, core, api or monitoring) until it is told to end; the exit code.
+
+    `paths` knows of `config_file` already. Raises `AtlasError` for what keeps it from starting.
+    """
+    del config_file
+    logs.configure(role=role)
+    faulthandler.enable()
+    raise_nofile()
+    held: int | None = None
+    if role != "api":  # it writes nothing, and its address is its lock
+        paths.prepare()
+        held = lock(paths, "core" if role == "run" else role)
+    try:
+        ground = lay(role, paths, env)
+        asyncio.run(_turn(ground))
+        ground.host.close()
+    finally:
+        if held is not None:
+            os.close(held)
+    return EXIT_OK
+
+
+def check(*, paths: Paths, env: str | None) -> Sequence[Problem]:
+    """Everything that is wrong with the configuration, errors first; see `atlasd.config.load`."""
+    logs.configure(role="check", level="error")
+    host = plugins(paths, [])
+    return check_config(paths, sources(host), env=env, offers=offers(host))
+
+
+async def _turn(ground: Ground) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.set_name(f"atlasd {ground.role}")
+    stop = Stop()
+    stop.listen()
+    try:
+        async with asyncio.TaskGroup() as group:
+            # Each role imports what it needs, and no other.
+            if ground.role == "run":
+                from atlasd.daemon.run import run_role
+
+                group.create_task(run_role(ground, stop), name="run")
+                return
+            if ground.role == "core":
+                from atlasd.daemon.core import core_role
+
+                group.create_task(core_role(ground, stop, stop.event), name="core")
+                return
+            pings = group.create_task(watchdog({}).run(), name="watchdog")
+            if ground.role == "monitoring":
+                from atlasd.daemon.monitoring import monitoring_role
+
+                await monitoring_role(ground, stop, stop.event, notify.ready)
+            else:
+                from atlasd.daemon.api import api_role
+
+                await api_role(ground, stop.event, notify.ready)
+            pings.cancel()
+    except* AtlasError as failed:
+        raise first_of(failed) from None
+
+
+def first_of(group: BaseExceptionGroup[AtlasError]) -> AtlasError:
+    """The first error in a group, however deep it lies."""
+    found = group.exceptions[0]
+    return first_of(found) if isinstance(found, BaseExceptionGroup) else found

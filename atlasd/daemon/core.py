@@ -1,0 +1,272 @@
+"""The core role: the engine, the plugins that serve it, the control socket, the watchdog."""
+
+import asyncio
+import hashlib
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from atlasd import __version__, notify
+from atlasd.config.load import Config
+from atlasd.contracts.collectors import Metric
+from atlasd.contracts.operations import Operation as PluginOperation
+from atlasd.control.binding import bind
+from atlasd.control.server import ControlServer
+from atlasd.control.wire import Operation
+from atlasd.core.engine import SCHEMAS, Core
+from atlasd.core.health import CheckState
+from atlasd.core.operations import ServiceOperations
+from atlasd.core.output import LogOperations
+from atlasd.core.reconcile import Wish
+from atlasd.core.reports import Reports
+from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
+from atlasd.daemon.ground import Ground, Stop, either, step, watchdog
+from atlasd.errors import AtlasError
+from atlasd.events import OperationPerformed
+from atlasd.pluginhost.host import PluginHost
+from atlasd.pluginhost.ledger import Cost
+from atlasd.states import Health
+from atlasd.store import Store
+
+_log = logging.getLogger("atlasd.daemon")
+
+
+async def core_role(
+    ground: Ground,
+    stop: Stop,
+    over: asyncio.Event,
+    up: Callable[[Core], object] = lambda _core: None,
+) -> None:
+    """Be core until `over` is set or an operator shuts it down; `up` is handed it once it serves.
+
+    Raises `AtlasError` for what keeps it from starting.
+    """
+    store = await asyncio.to_thread(Store.open, Path(ground.paths.database), SCHEMAS)
+    try:
+        await _serve(ground, stop, over, up, store)
+    finally:
+        await step("the database", store.close())
+
+
+async def _serve(
+    ground: Ground,
+    stop: Stop,
+    over: asyncio.Event,
+    up: Callable[[Core], object],
+    store: Store,
+) -> None:
+    async def load() -> Wish:
+        ground.candidate = await asyncio.to_thread(ground.load)
+        return wish_of(ground.candidate)
+
+    core = await Core.open(
+        store=store,
+        services_socket=ground.paths.services_socket,
+        wish=wish_of(ground.config),
+        load=load,
+        version=__version__,
+        say=notify.status,
+    )
+    ground.heard.append(core.bus.publish)
+    lag = LoopLag()
+    last_words = LastWords((notify.watchdog_interval() or UNWATCHED_INTERVAL) * 0.8)
+    dog = watchdog(
+        {
+            "store": core.prove_store,
+            "scheduler": core.prove_scheduler,
+            "link to services": core.prove_link,
+        },
+        last_words,
+    )
+    services = ServiceOperations(core, crash_dir=str(Path(ground.paths.state, "crashes")))
+    reports = Reports(
+        core,
+        host=socket.gethostname(),
+        plugins=HostPlugins(ground.host),
+        watch_numbers=lambda: {
+            "atlasd_loop_lag_seconds": lag.seconds,
+            "atlasd_watchdog_pings_total": float(dog.pings),
+        },
+    )
+    output = LogOperations(core, log_dir=ground.paths.log)
+    server = ControlServer(
+        ground.paths.control_socket,
+        bind(methods(services, reports, output), performed=_performed(core)),
+        authorize=ground.host.authorize,
+    )
+    for offer in ground.host.offers(PluginOperation):
+        server.register_operations(offer.plugin, [offer.descriptor], ground.host.perform)
+    await server.start()
+    try:
+        async with asyncio.TaskGroup() as group:
+            work = [
+                group.create_task(core.run(), name="core"),
+                group.create_task(lag.run(), name="core lag"),
+                group.create_task(dog.run(), name="core watchdog"),
+                group.create_task(_keep_configuration(ground, core), name="core configuration"),
+                group.create_task(
+                    ground.host.run("core", bus=core.bus, settings=ground.config.plugins),
+                    name="core plugins",
+                ),
+            ]
+
+            def reload() -> None:
+                work.append(group.create_task(_reload(services), name="core reload"))
+
+            stop.on_reload = reload
+            last_words.start()
+            notify.ready("waiting for the services role")
+            up(core)
+            await either(over, core.ended)
+            notify.stopping()
+            last_words.close()
+            await step("the control socket", server.close())
+            for task in work:
+                task.cancel()
+    finally:
+        ground.heard.remove(core.bus.publish)
+        await step("the control socket", server.close())
+
+
+async def _reload(services: ServiceOperations) -> None:
+    notify.reloading()
+    try:
+        done = await services.config_reload(actor="signal:HUP")
+        _log.info(
+            "configuration read anew: %d steps done, %d wait for `atlasctl apply`",
+            len(done["applied"]),
+            len(done["pending"]),
+        )
+    except AtlasError as error:
+        _log.error("configuration not read anew: %s", error.message)
+    finally:
+        notify.ready()
+
+
+async def _keep_configuration(ground: Ground, core: Core) -> None:
+    """Have the rest of the daemon follow whenever a configuration was taken over."""
+    async with core.bus.subscribe("configuration", kinds=("config-loaded",)) as loaded:
+        async for _ in loaded:
+            if ground.candidate is not None:
+                ground.take(ground.candidate)
+
+
+def wish_of(config: Config) -> Wish:
+    """The part of a configuration that core acts on."""
+    rest = config.settings.model_dump_json(exclude={"services", "checks", "host"})
+    now = config.loaded_at.timestamp()
+    return Wish(
+        specs={spec.name: spec for spec in config.specs()},
+        host=config.host_policy(),
+        checks=tuple(
+            CheckState(
+                name=one.name,
+                type=one.type.name,
+                status=Health.UNKNOWN,
+                time=now,
+                service=one.check.service,
+                required=is_required(one.check.service, one.check.optional, one.check.critical),
+                interval=one.check.interval,
+            )
+            for one in config.checks
+        ),
+        other=hashlib.blake2b(rest.encode(), digest_size=8).hexdigest(),
+    )
+
+
+def is_required(service: str | None, optional: bool, critical: bool) -> bool:  # noqa: FBT001
+    """Whether a check can make what it belongs to fail: its service, or else the host."""
+    return critical if service is None else not optional
+
+
+def methods(
+    services: ServiceOperations, reports: Reports, output: LogOperations
+) -> Mapping[str, Callable[..., Any]]:
+    """Each operation of the table, by name, and what performs it."""
+    return {
+        "status": services.status,
+        "service": services.service,
+        "service.start": services.start,
+        "service.stop": services.stop,
+        "service.restart": services.restart,
+        "service.reload": services.reload,
+        "service.pause": services.pause,
+        "service.signal": services.signal,
+        "service.scale": services.scale,
+        "service.logs": output.service_logs,
+        "logs": output.logs,
+        "service.why": services.why,
+        "events": services.events,
+        "plan": services.plan,
+        "apply": services.apply,
+        "config.reload": services.config_reload,
+        "plugins": reports.plugins,
+        "health": reports.health,
+        "health.service": reports.service_health,
+        "checks": reports.checks,
+        "checks.report": reports.report,
+        "doctor": reports.doctor,
+        "version": reports.version,
+        "shutdown": reports.shutdown,
+        "services-role.upgrade": reports.upgrade,
+        "metrics": reports.metrics,
+    }
+
+
+def _performed(core: Core) -> Callable[..., None]:
+    def performed(
+        operation: Operation, *, actor: str, request: BaseModel, error: AtlasError | None
+    ) -> None:
+        core.metrics.operations.labels(operation.name, error.code if error else "done").inc()
+        if operation.method == "GET" or operation.name == "checks.report":
+            return
+        core.bus.publish(
+            OperationPerformed(
+                time=core.clock.wall(),
+                operation=operation.name,
+                actor=actor,
+                service=str(getattr(request, "service", "")),
+                instance=getattr(request, "instance", None),
+                detail=error.message if error else "",
+                error=error.code if error else "",
+            )
+        )
+
+    return performed
+
+
+class HostPlugins:
+    """The plugin host, in the words of core's reports."""
+
+    def __init__(self, host: PluginHost) -> None:
+        self._host = host
+
+    def described(self) -> list[dict[str, Any]]:
+        """Every plugin that was found."""
+        return [
+            {
+                "name": plugin.name,
+                "origin": plugin.origin,
+                "version": plugin.version,
+                "state": plugin.state.value,
+                "reason": plugin.reason,
+                "offers": [
+                    {"kind": offer.kind, "name": offer.name, "summary": offer.summary}
+                    for offer in plugin.offers
+                ],
+                "failures": plugin.failures,
+            }
+            for plugin in self._host.report()
+        ]
+
+    def costs(self) -> Mapping[tuple[str, str], Cost]:
+        """Calls, seconds and failures, by plugin and kind of work."""
+        return self._host.costs()
+
+    async def collect(self) -> tuple[Metric, ...]:
+        """The metrics of plugins' collectors."""
+        return await self._host.collect()

@@ -1,0 +1,199 @@
+"""What every role stands on: the files, the plugins, the configuration, the lock, the signals."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from atlasd import logs, notify
+from atlasd.config.load import Config, Offers, load
+from atlasd.contracts.checks import CheckType
+from atlasd.contracts.config import ConfigSource
+from atlasd.control.wire import BY_NAME
+from atlasd.core.watch import LastWords, Watchdog
+from atlasd.errors import AtlasError
+from atlasd.events import Event
+from atlasd.paths import Paths
+from atlasd.pluginhost.host import PluginHost
+
+STEP = 10.0
+"""Seconds that one step of a shutdown may take before it is left behind."""
+
+_log = logging.getLogger("atlasd.daemon")
+
+
+@dataclass(kw_only=True)
+class Ground:
+    """What every role stands on: where the files are, the plugins, the configuration."""
+
+    role: str
+    paths: Paths
+    env: str | None
+    host: PluginHost
+    config: Config
+    redact: logs.Redactor
+    heard: list[Callable[[Event], None]]
+    """Who is told what plugins publish."""
+    candidate: Config | None = None
+    """What was loaded last; it is in force only once it was taken."""
+
+    def load(self) -> Config:
+        """The configuration as its files are now. Raises as `atlasd.config.load.load`."""
+        return load(
+            self.paths,
+            sources(self.host),
+            env=self.env,
+            offers=offers(self.host),
+            generation=self.config.generation + 1,
+        )
+
+    def take(self, config: Config) -> None:
+        """Let this configuration be the one in force."""
+        self.config = config
+        logs.configure(
+            role=self.role, level=config.log.level, style=config.log.format, redact=self.redact
+        )
+
+
+def lay(role: str, paths: Paths, env: str | None) -> Ground:
+    """Load plugins and configuration. Raises `AtlasError` for a configuration with errors."""
+    heard: list[Callable[[Event], None]] = []
+    host = plugins(paths, heard)
+    config = load(paths, sources(host), env=env, offers=offers(host))
+    ground = Ground(
+        role=role,
+        paths=paths,
+        env=env,
+        host=host,
+        config=config,
+        redact=logs.Redactor(),
+        heard=heard,
+    )
+    ground.take(config)
+    for warning in config.warnings:
+        _log.warning("%s", warning)
+    return ground
+
+
+def plugins(paths: Paths, heard: Sequence[Callable[[Event], None]]) -> PluginHost:
+    """Every plugin there is; each of `heard`, at that time, is told what they publish."""
+
+    def publish(event: Event) -> None:
+        for hear in heard:
+            hear(event)
+
+    host = PluginHost(
+        drop_ins=Path(paths.plugins_dir),
+        state_dir=Path(paths.state, "plugins"),
+        publish=publish,
+        reserved_operations=BY_NAME,
+    )
+    host.load()
+    return host
+
+
+def sources(host: PluginHost) -> list[ConfigSource]:
+    """What can read configuration files."""
+    return [offer.descriptor for offer in host.offers(ConfigSource)]
+
+
+def offers(host: PluginHost) -> Offers:
+    """What a configuration can name of the plugins."""
+    return Offers(
+        check_types={o.descriptor.name: o.descriptor for o in host.offers(CheckType)},
+        plugin_settings=host.plugin_settings(),
+        refused=host.refusals(),
+    )
+
+
+def lock(paths: Paths, role: str) -> int:
+    """The lock that keeps a second one from this root; the kernel lets go of it with the process.
+
+    Raises `AtlasError` `daemon.running` when another process has it.
+    """
+    path = Path(paths.run, f"{role}.lock")
+    held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(held, 32, 0).decode(errors="replace").strip()
+        os.close(held)
+        raise AtlasError(
+            "daemon.running",
+            f"another daemon (pid {pid or 'unknown'}) already uses {paths.run}",
+            hint="use that one (atlasctl status), stop it (atlasctl shutdown), or choose another "
+            "place with --root DIR",
+        ) from None
+    os.ftruncate(held, 0)
+    os.pwrite(held, f"{os.getpid()}\n".encode(), 0)
+    return held
+
+
+def raise_nofile() -> None:
+    """Take all descriptors that we may have: core keeps a few for each instance."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+class Stop:
+    """When a role is to end: somebody sent TERM or INT, or a role that it is part of ends."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.on_reload: Callable[[], object] = lambda: None
+
+    def listen(self) -> None:
+        """Be told by signals; the second INT or TERM ends the process at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hung_up)
+
+    def _hung_up(self) -> None:
+        self.on_reload()
+
+    def _signalled(self, number: int) -> None:
+        if self.event.is_set():
+            _log.warning("told to stop again: leaving at once; what still runs runs on")
+            os._exit(128 + number)
+        _log.info("told to stop by %s", signal.Signals(number).name)
+        notify.stopping()
+        self.event.set()
+
+
+async def either(*events: asyncio.Event) -> None:
+    """Return when one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+async def step(what: str, work: Awaitable[object], limit: float = STEP) -> None:
+    """One step of a shutdown: whatever becomes of it, the next one has its turn."""
+    try:
+        await asyncio.wait_for(work, limit)
+    except TimeoutError:
+        _log.warning("stopping: %s took longer than %g s and is left behind", what, limit)
+    except Exception:  # noqa: BLE001  the next step must have its turn
+        _log.exception("stopping: %s failed", what)
+
+
+def watchdog(
+    parts: Mapping[str, Callable[[], Awaitable[None]]], last_words: LastWords | None = None
+) -> Watchdog:
+    """The pings that systemd asked this process for, if it did."""
+    return Watchdog(
+        parts,
+        interval=notify.watchdog_interval(),
+        ping=notify.watchdog,
+        last_words=last_words,
+        report=_log.error,
+    )
