@@ -104,7 +104,7 @@ async def _welcome(
     specs = core.reconciler.resolved().specs
     loop = asyncio.get_running_loop()
     deadline = loop.time() + BANNER_PATIENCE
-    while loop.time() < deadline and not (
+    while loop.time() < deadline and not (  # noqa: ASYNC110  a few turns at start-up, then never
         core.converged and addresses and core.states.settled(len(specs))
     ):
         await asyncio.sleep(0.05)
