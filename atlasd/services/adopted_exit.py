@@ -7,15 +7,19 @@ from atlasd.services.loop import HANGUP, READ, Loop
 from atlasd.services.restart import Exit
 
 UNREAPED = 1.0
-"""Seconds to wait for the process's parent to reap it, before its exit counts as unknown."""
+"""Seconds to wait for the kernel to tell, before an exit counts as unknown."""
 
 
 class AdoptedExit:
     """Waits for one process, and calls back once with how it ended."""
 
-    def __init__(self, loop: Loop, pidfd: int, ended: Callable[[Exit], object]) -> None:
+    def __init__(
+        self, loop: Loop, pidfd: int, who: tuple[int, int], ended: Callable[[Exit], object]
+    ) -> None:
+        """`who`: the process's pid and start time."""
         self._loop = loop
         self._pidfd = pidfd
+        self._who = who
         self._ended = ended
         self._over = False
         loop.watch(pidfd, self._ready, READ)
@@ -26,14 +30,14 @@ class AdoptedExit:
         self._loop.unwatch(self._pidfd)
 
     def _ready(self, mask: int) -> None:
-        exit_ = procinfo.exit_of(self._pidfd)
+        exit_ = procinfo.exit_of(self._pidfd, *self._who)
         if exit_ != Exit() or mask & HANGUP:
             self._finish(exit_)
             return
-        # It has ended and was not reaped yet, so the kernel does not tell. The hang-up comes with
-        # the reaping (Linux ≥ 6.15); being readable all the time must not keep the loop turning.
+        # It is between being a zombie and being reaped: the hang-up comes with the latter (Linux
+        # ≥ 6.15). Being readable all the time must not keep the loop turning.
         self._loop.watch(self._pidfd, self._ready, 0)
-        self._loop.call_later(UNREAPED, lambda: self._finish(procinfo.exit_of(self._pidfd)))
+        self._loop.call_later(UNREAPED, lambda: self._finish(Exit()))
 
     def _finish(self, exit_: Exit) -> None:
         if not self._over:

@@ -7,12 +7,12 @@ opened, then they must match again. What cannot be proven is treated as down and
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from atlasd.errors import AtlasError
 from atlasd.services import procinfo
 from atlasd.services.launcher import INVOCATION
 from atlasd.services.records import read_all, read_json
-from atlasd.services.restart import Exit
 from atlasd.services.service import Service
 from atlasd.services.spec import HostPolicy, ServiceSpec, policy_from_wire, spec_from_wire
 from atlasd.services.supervisor import Supervisor
@@ -45,10 +45,7 @@ def adopt(supervisor: Supervisor) -> Adopted:
     records = {(s, i): body for s, i, body in read_all(supervisor.effects.records_dir)}
     if not specs:
         return report
-    supervisor.policy = policy
-    supervisor.budget.change(
-        rate=policy.restart_rate, burst=policy.restart_burst, now=supervisor.clock.monotonic()
-    )
+    supervisor.set_policy(policy)
     for spec in specs:
         service = supervisor.services[spec.name] = Service(supervisor, spec)
         service.wanted = wanted.get(spec.name, Wanted.UP)
@@ -61,10 +58,13 @@ def adopt(supervisor: Supervisor) -> Adopted:
         for index in range(service.spec.instances):
             unit = service.unit(index)
             if service.wanted is Wanted.UP and unit.machine.state is Lifecycle.STOPPED:
-                supervisor.loop.call_soon(
-                    lambda u=unit: u.want(Wanted.UP, reason=Reason.BOOT) if u.idle else None
-                )
+                supervisor.loop.call_soon(partial(_start_if_idle, unit))
     return report
+
+
+def _start_if_idle(unit: Unit) -> None:
+    if unit.idle:
+        unit.want(Wanted.UP, reason=Reason.BOOT)
 
 
 def _target(
@@ -121,7 +121,7 @@ def _restore_counters(unit: Unit, record: Mapping[str, object]) -> None:
     unit.uid = uid if isinstance(uid, int) else None
 
 
-def _take_process(  # noqa: PLR0913  the record's parts, already taken out and checked
+def _take_process(
     unit: Unit,
     record: Mapping[str, object],
     pid: int,
@@ -133,6 +133,7 @@ def _take_process(  # noqa: PLR0913  the record's parts, already taken out and c
     unit.main_pid, unit.start_time = pid, _int(record.get("start_time"))
     if unit.effects.cgroups is not None:
         unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
+        unit.limit(unit.service.spec)  # systemd may have taken controllers back meanwhile
     unit.output.own(unit.uid)
     stat = procinfo.stat(pid)
     # After an upgrade in place it is still our child: even dead, it waits for us to reap it.
@@ -193,9 +194,8 @@ def _await_exit(unit: Unit, record: Mapping[str, object], pid: int) -> None:
     def conclude() -> None:
         nonlocal done
         held = unit.effects.held.take(name)
-        exit_ = Exit()
+        exit_ = procinfo.exit_of(held if held is not None else -1, pid, unit.start_time)
         if held is not None:
-            exit_ = procinfo.exit_of(held)
             os.close(held)
         done = True
         unit.pending_exit = False
@@ -209,7 +209,9 @@ def _await_exit(unit: Unit, record: Mapping[str, object], pid: int) -> None:
         else:
             unit.effects.held.when_offered(offered)
 
-    if unit.effects.held.has(name):
+    zombie = procinfo.stat(pid)
+    told = zombie is not None and zombie.start_time == unit.start_time
+    if told or unit.effects.held.has(name):
         unit.loop.call_soon(conclude)
         return
     unit.effects.held.when_offered(offered)

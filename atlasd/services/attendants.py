@@ -176,7 +176,14 @@ class Attendants:
         unit = self._unit
         machine = unit.machine
         self._warn("readiness", verdict)
-        if verdict.health in (Health.PASS, Health.WARN):
+        probe = machine.spec.ready
+        broken = probe is not None and verdict.state.unable >= max(probe.fail_after, 1)
+        if machine.state is Lifecycle.STARTING and broken:
+            # A probe that cannot run says nothing of the service, which must not be restarted for
+            # it; by its least uptime it counts as up, and the warning stands.
+            machine.ready(unit.now)
+            machine.health = Health.WARN
+        elif verdict.health in (Health.PASS, Health.WARN):
             if machine.is_ready and machine.state is Lifecycle.RUNNING:
                 return
             machine.ready(unit.now)
@@ -243,7 +250,9 @@ class Attendants:
 
     def _warn(self, what: str, verdict: Verdict) -> None:
         if verdict.warning and verdict.state.unable == 1:
-            self._tell("health", new="unknown", detail=f"{what} probe cannot run: {verdict.warning}")
+            self._tell(
+                "health", new="unknown", detail=f"{what} probe cannot run: {verdict.warning}"
+            )
 
     # ------------------------------------------------------------------ notify
 
@@ -251,7 +260,7 @@ class Attendants:
         unit = self._unit
         machine = unit.machine
         said = message.notification
-        if not self._is_ours(message.pid):
+        if not self._is_ours(message.pid, message.pidfd):
             self.refused_messages += 1
             return
         self._keep_descriptors(message)
@@ -281,13 +290,17 @@ class Attendants:
                 self._tell("traffic", new=machine.traffic.value)
             unit.supervisor.changed(unit.service.name)
 
-    def _is_ours(self, pid: int) -> bool:
-        """Whether a process belongs to the instance; one that has ended already cannot prove it."""
+    def _is_ours(self, pid: int, pidfd: int | None = None) -> bool:
+        """Whether a process belongs to the instance.
+
+        One that has ended already, as a script's notifier may have, is known by the cgroup that
+        its pidfd still names; without a cgroup it cannot prove itself.
+        """
         unit = self._unit
         if pid == unit.pid:
             return True
         if unit.cgroup is not None:
-            return pid in unit.cgroup.processes()
+            return unit.cgroup.holds(pid, pidfd)
         stat = procinfo.stat(pid)
         if stat is None or unit.pid is None:
             return False

@@ -315,7 +315,7 @@ def _exit_info() -> bool:
             os.waitpid(pid, 0)
             return False
         os.waitpid(pid, 0)
-        _known_exit_info = procinfo.exit_of(pidfd).code == 1
+        _known_exit_info = procinfo.exit_by_pidfd(pidfd).code == 1
         os.close(pidfd)
     return _known_exit_info
 

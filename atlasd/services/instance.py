@@ -128,6 +128,7 @@ class Machine:
         self._sweeping = False
         self._outcome = ""
         self._kill_by: float | None = None
+        self._step_ends = float("inf")
 
     # ------------------------------------------------------------------ what others may ask
 
@@ -209,9 +210,7 @@ class Machine:
             self.hands.disarm("backoff")
             self._move(Lifecycle.STOPPED, reason, detail or "paused", actor)
 
-    def _want_up(
-        self, now: float, reason: Reason, detail: str, actor: str, manual: bool
-    ) -> None:
+    def _want_up(self, now: float, reason: Reason, detail: str, actor: str, manual: bool) -> None:
         if self.state is Lifecycle.STOPPING:
             if self._after == "stopped":
                 self._after = "restart"
@@ -266,10 +265,11 @@ class Machine:
         """A second stop request: may shorten what is left before KILL, never lengthen it."""
         if self.state is not Lifecycle.STOPPING or not self._steps:
             return
-        by = now + timeout
+        by = now + max(0.0, timeout)
         if self._kill_by is None or by < self._kill_by:
             self._kill_by = by
-            self.hands.arm("stop", max(0.0, timeout))
+            if by < self._step_ends:
+                self.hands.arm("stop", by - now)
 
     # ------------------------------------------------------------------ starting
 
@@ -443,6 +443,7 @@ class Machine:
             # As systemd does: ABRT, so that a hung program can leave a trace of where it hung.
             self._steps[0] = ("ABRT", self._steps[0][1], self._steps[0][2])
         self._kill_by = None
+        self._step_ends = float("inf")
         had_process = self.has_process
         self._move(Lifecycle.STOPPING, reason, detail, actor)
         if not had_process:
@@ -464,6 +465,7 @@ class Machine:
         name, everyone, wait = self._steps.pop(0)
         if self._kill_by is not None and self._steps:
             wait = min(wait, max(0.0, self._kill_by - now))
+        self._step_ends = now + wait
         if wait != float("inf"):
             self.hands.arm("stop", wait)
         self.hands.signal(name, everyone)
@@ -495,7 +497,7 @@ class Machine:
                 if self.spec.type != "oneshot" and self.spec.restart.policy != "never":
                     self._outcome = Outcome.RESTART
                     detail += (
-                        f" before it was ready"
+                        " before it was ready"
                         if self.spec.ready is not None
                         else f" after less than {self.min_uptime:g} s"
                         ' (a program that does its work and ends is of type = "oneshot")'
@@ -637,7 +639,9 @@ class Machine:
     def _move(self, new: Lifecycle, reason: Reason, detail: str, actor: str) -> None:
         old = self.state
         if new not in MOVES[old]:
-            raise AssertionError(f"{self.spec.name}: illegal move {old} → {new} ({reason}: {detail})")
+            raise AssertionError(
+                f"{self.spec.name}: illegal move {old} → {new} ({reason}: {detail})"
+            )
         self.state = new
         self.reason, self.detail, self.actor = reason, detail, actor
         if new is not Lifecycle.RUNNING and old in (Lifecycle.RUNNING, Lifecycle.RELOADING):

@@ -12,8 +12,7 @@ from typing import NamedTuple
 import atlasd
 from atlasd import notify, paths
 from atlasd.errors import EXIT_OK, AtlasError
-from atlasd.services import adoption, hostfacts, procinfo, spawn, upgrade
-from atlasd.services.cgroup import Cgroups
+from atlasd.services import adoption, procinfo, spawn, upgrade
 from atlasd.services.commands import Commands
 from atlasd.services.effects import Effects
 from atlasd.services.held import Held
@@ -105,6 +104,7 @@ def run(where: paths.Paths, options: Options) -> int:
     resumed = upgrade.read_state(options.resume) if options.resume is not None else None
     lock = _lock(run_dir, resumed)
     spawn.raise_own_nofile()
+    spawn.note_own_oom_score()
     procinfo.become_subreaper()
 
     loop = Loop(report=say)
@@ -117,7 +117,6 @@ def run(where: paths.Paths, options: Options) -> int:
     commands = Commands(loop, launch=lambda *a, **k: _launch_command(null, *a, **k))
     capture = Capture(loop, run_dir, where.log, spawn=_compressor(commands), report=say)
     capture.recover()
-    capabilities = hostfacts.detect()
     effects = Effects(
         loop=loop,
         run_dir=run_dir,
@@ -127,7 +126,6 @@ def run(where: paths.Paths, options: Options) -> int:
         capture=capture,
         commands=commands,
         held=held,
-        cgroups=Cgroups.open(run_dir),
     )
     supervisor = Supervisor(effects)
     server: Server | None = None
@@ -166,7 +164,7 @@ def run(where: paths.Paths, options: Options) -> int:
     server = Server(
         supervisor,
         listener,
-        capabilities=capabilities.to_wire(),
+        capabilities=lambda: _capabilities(supervisor),
         upgrade=upgrade_now,
         leave=leave,
     )
@@ -235,7 +233,14 @@ def _remove_socket(path: str) -> None:
         pass
 
 
-def _launch_command(  # noqa: PLR0913  the protocol of `commands.Launch`
+def _capabilities(supervisor: Supervisor) -> Mapping[str, object]:
+    # Asked for once in a while, by core; until then it costs neither time nor memory.
+    from atlasd.services import hostfacts
+
+    return hostfacts.detect(run_dir=supervisor.effects.run_dir, place=supervisor.place).to_wire()
+
+
+def _launch_command(
     null: int,
     argv: Sequence[str],
     *,
@@ -306,5 +311,3 @@ def _watchdog(loop: Loop) -> None:
         loop.call_later(interval / 2, ping)
 
     ping()
-
-

@@ -12,7 +12,9 @@ class UnknownServiceError(ValueError):
     """An edge names a service that does not exist."""
 
     def __init__(self, service: str, edge: Edge) -> None:
-        super().__init__(f"service {service!r}: {edge.kind} names no known service: {edge.service!r}")
+        super().__init__(
+            f"service {service!r}: {edge.kind} names no known service: {edge.service!r}"
+        )
         self.service = service
         self.edge = edge
 

@@ -71,10 +71,9 @@ class LogDirectory:
                 for file in sorted(found.values(), key=lambda file: file.order):
                     self._rotated.setdefault((file.service, file.instance), []).append(file)
                     self.total += file.size
-        for (service, _), files in list(self._rotated.items()):
-            self._tidy(service, files)
-            for file in files:
-                self._remember(file)
+        # What services may keep is not known yet: `configure` and the timers see to it.
+        for file in self.rotated():
+            self._remember(file)
         self._fit()
         self._wake()
 
@@ -250,8 +249,9 @@ class LogDirectory:
             if when > self.monotonic():
                 return
             self._waiting.popleft()
-            if file not in self._rotated.get((file.service, file.instance), ()):
-                continue  # removed in the meantime
+            known = file in self._rotated.get((file.service, file.instance), ())
+            if not known or not self.limits(file.service).compress:
+                continue  # removed, or configured otherwise, in the meantime
             source, target = self._path(file), self._temporary(file)
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -72,7 +72,7 @@ def plan(
     return actions
 
 
-def _one(  # noqa: PLR0911, PLR0913  a decision table reads best as one
+def _one(
     name: str,
     index: int,
     spec: ServiceSpec,
@@ -90,10 +90,15 @@ def _one(  # noqa: PLR0911, PLR0913  a decision table reads best as one
     if wanted is Wanted.DOWN:
         if settled_down or (present is not None and present.state in (Lifecycle.STOPPING,)):
             return None
-        if present is not None and not live and present.state in (
-            Lifecycle.EXITED,
-            Lifecycle.FAILED,
-            Lifecycle.LOST,
+        if (
+            present is not None
+            and not live
+            and present.state
+            in (
+                Lifecycle.EXITED,
+                Lifecycle.FAILED,
+                Lifecycle.LOST,
+            )
         ):
             return None
         return _action(name, index, "stop", Reason.REQUEST, "wanted down")

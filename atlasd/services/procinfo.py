@@ -36,6 +36,8 @@ class Stat:
     """Clock ticks since boot; with the pid and the boot id it names a process for good."""
     cpu_seconds: float
     rss_bytes: int
+    exit_status: int
+    """As wait() would give it, of a zombie; 0 for what we may not look into."""
 
 
 def stat(pid: int) -> Stat | None:
@@ -61,6 +63,7 @@ def stat(pid: int) -> Stat | None:
         start_time=int(f[19]),
         cpu_seconds=(int(f[11]) + int(f[12])) / _CLOCK_TICKS,
         rss_bytes=int(f[21]) * _PAGE,
+        exit_status=int(f[49]) if len(f) > 49 else 0,
     )
 
 
@@ -157,16 +160,25 @@ def with_usage(exit_: Exit, *, max_rss: int, cpu: float) -> Exit:
     return replace(exit_, max_rss=max_rss, cpu_seconds=cpu)
 
 
-def exit_of(pidfd: int) -> Exit:
-    """How a process that is nobody's child here has ended (Linux ≥ 6.15; else unknown).
+def exit_of(pidfd: int, pid: int, start_time: int) -> Exit:
+    """How a process that is nobody's child here has ended; all null when nobody can tell.
 
-    The kernel keeps the status for as long as a pidfd is open, once the parent has reaped it.
+    As long as its parent has not reaped it, /proc says so. After that the pidfd does, on Linux
+    6.15 and newer, for as long as somebody has kept it open.
     """
+    found = stat(pid)
+    if found is not None and found.start_time == start_time and found.state == "Z":
+        return from_wait_status(found.exit_status)
+    return exit_by_pidfd(pidfd)
+
+
+def exit_by_pidfd(pidfd: int) -> Exit:
+    """What the pidfd of a process that was reaped says of its end; all null before Linux 6.15."""
     buffer = bytearray(64)
     struct.pack_into("Q", buffer, 0, _PIDFD_INFO_EXIT)
     try:
         fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
-    except OSError:
+    except (OSError, ValueError):
         return Exit()
     (mask,) = struct.unpack_from("Q", buffer, 0)
     if not mask & _PIDFD_INFO_EXIT:

@@ -40,14 +40,14 @@ class Server:
         supervisor: "Supervisor",
         listener: socket.socket,
         *,
-        capabilities: Mapping[str, object],
+        capabilities: Callable[[], Mapping[str, object]],
         upgrade: Callable[[str | None, Callable[[AtlasError], object]], None],
         leave: Callable[[], None],
     ) -> None:
         self.supervisor = supervisor
         self.loop = supervisor.loop
         self.listener = listener
-        self.capabilities = capabilities
+        self._capabilities = capabilities
         self._upgrade = upgrade
         self._leave = leave
         self._started = str(supervisor.clock.monotonic())
@@ -114,7 +114,7 @@ class Server:
             "boot_id": self.supervisor.effects.boot_id,
             "started": self._started,
             "next_seq": self.supervisor.journal.next_seq,
-            "capabilities": self.capabilities,
+            "capabilities": self._capabilities(),
             "last_upgrade": upgrade.last,
         }
 
@@ -292,6 +292,10 @@ class Connection:
         except (ValueError, TypeError) as error:
             wrong = AtlasError("request.invalid", str(error))
             self.send({"id": request, **wrong.to_wire()})
+        except Exception as error:
+            bug = AtlasError("internal", f"unexpected error in services: {error!r}")
+            self.send({"id": request, **bug.to_wire()})
+            raise  # the loop reports it, with its traceback
         else:
             if answer is not None:
                 self.send({"id": request, "ok": answer})
@@ -304,8 +308,13 @@ class Connection:
         """Send facts from now on, after those that were missed."""
         if self._unlisten is not None:
             self._unlisten()
+
         # After the answer, which is sent when the handler returns.
-        self._loop.call_soon(lambda: [self.send({"event": e}) for e in missed])
+        def catch_up() -> None:
+            for event in missed:
+                self.send({"event": event})
+
+        self._loop.call_soon(catch_up)
         started = self._server.supervisor.journal.next_seq
 
         def listener(event: EventBody) -> None:
@@ -360,9 +369,7 @@ class Connection:
         waiting = bool(self._out)
         if waiting != self._writing:
             self._writing = waiting
-            self._loop.watch(
-                self._socket.fileno(), self._ready, READ | WRITE if waiting else READ
-            )
+            self._loop.watch(self._socket.fileno(), self._ready, READ | WRITE if waiting else READ)
 
     def close(self) -> None:
         """End the connection."""

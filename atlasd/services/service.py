@@ -30,9 +30,7 @@ class Service:
         self.restarts_total: dict[str, int] = {}
         self.oom_kills_total = 0
         self.last_exit: float | None = None
-        self.crashes = CrashFile(
-            os.path.join(supervisor.effects.state_dir, "crashes"), spec.name
-        )
+        self.crashes = CrashFile(os.path.join(supervisor.effects.state_dir, "crashes"), spec.name)
 
     def define(self, spec: ServiceSpec) -> None:
         """Take a new definition; running processes are not touched by it."""

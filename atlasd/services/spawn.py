@@ -202,7 +202,9 @@ def _posix_spawn(program: str, launch: Launch) -> int:
             program,
             launch.argv,
             launch.env,
-            file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in launch.fds.items()],
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in launch.fds.items()
+            ],
             setsid=True,
             setsigdef=_RESET,
             setsigmask=(),

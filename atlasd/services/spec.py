@@ -338,7 +338,8 @@ def _convert(hint: object, value: object, where: str) -> object:
         if len(args) != len(value):
             raise ValueError(f"{where}: expected {len(args)} items, not {len(value)}")
         return tuple(
-            _convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True))
+            _convert(a, v, f"{where}[{i}]")
+            for i, (a, v) in enumerate(zip(args, value, strict=True))
         )
     if origin is not None:
         if not isinstance(value, Mapping):

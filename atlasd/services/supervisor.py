@@ -3,10 +3,13 @@
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from atlasd.clock import Clock
 from atlasd.errors import AtlasError, nearest
 from atlasd.services import order
+from atlasd.services.cgroup import open_cgroups
+from atlasd.services.cgroup_place import Place
 from atlasd.services.effects import Effects
 from atlasd.services.journal import Journal
 from atlasd.services.plan import Action, Present, plan
@@ -14,7 +17,7 @@ from atlasd.services.records import replace_json
 from atlasd.services.restart import Budget
 from atlasd.services.rolling import Rolling
 from atlasd.services.service import Service
-from atlasd.services.spec import HostPolicy, ServiceSpec, to_wire
+from atlasd.services.spec import Edge, HostPolicy, ServiceSpec, to_wire
 from atlasd.services.unit import Unit
 from atlasd.states import Lifecycle, Reason, Wanted
 
@@ -40,6 +43,9 @@ class Supervisor:
         self._recheck: set[str] = set()
         self._on_idle: Callable[[], None] | None = None
         self._rolling: dict[str, Rolling] = {}
+        self._has_policy = False
+        self.place: Place | None = None
+        """Where the cgroups are, or why there are none."""
 
     # ------------------------------------------------------------------ the whole target
 
@@ -73,11 +79,7 @@ class Supervisor:
         )
         if dry_run or self.stopping:
             return actions
-        self.policy = policy
-        self.budget.change(
-            rate=policy.restart_rate, burst=policy.restart_burst, now=self.clock.monotonic()
-        )
-        self.effects.capture.set_budget(policy.log_budget)
+        self.set_policy(policy)
         for name, spec in new.items():
             service = self.services.get(name)
             if service is None:
@@ -89,6 +91,21 @@ class Supervisor:
             self.journal.add("plan", **action.to_wire(), actor=actor)
         self._act(actions, actor, reason)
         return actions
+
+    def set_policy(self, policy: HostPolicy) -> None:
+        """Take over what holds for the whole host."""
+        before, self.policy = self.policy, policy
+        self.budget.change(
+            rate=policy.restart_rate, burst=policy.restart_burst, now=self.clock.monotonic()
+        )
+        self.effects.capture.set_policy(policy)
+        if self._has_policy and before.cgroup == policy.cgroup:
+            return
+        self._has_policy = True
+        self.effects.cgroups, self.place = open_cgroups(policy.cgroup, self.effects.run_dir)
+        for service in self.services.values():
+            for unit in service.units.values():
+                unit.leave_cgroup()
 
     def _check(self, new: Mapping[str, ServiceSpec]) -> None:
         try:
@@ -288,7 +305,7 @@ class Supervisor:
 
     # ------------------------------------------------------------------ who waits for whom
 
-    def graph(self) -> dict[str, tuple[order.Edge, ...]]:
+    def graph(self) -> dict[str, tuple[Edge, ...]]:
         """Service → its edges."""
         return {name: s.spec.edges for name, s in self.services.items()}
 
@@ -355,10 +372,9 @@ class Supervisor:
             if name in service.spec.restart_with and service.wanted is Wanted.UP:
                 live = [u.index for u in service.units.values() if u.machine.live]
                 if live and other not in self._rolling:
+                    detail = f"{name} is restarted"
                     self.loop.call_soon(
-                        lambda o=other, i=live: self.roll(
-                            o, i, Reason.DEPENDENCY, f"{name} is restarted", ""
-                        )
+                        partial(self.roll, other, live, Reason.DEPENDENCY, detail, "")
                     )
 
     def _settle(self) -> None:

@@ -76,6 +76,7 @@ class Unit:
         self._command: Cancellable | None = None
         self._sweep: Sweep | None = None
         self._oom_kills = 0
+        self._limits: tuple[int | None, float | None, int | None] = (None, None, None)
         self.pending_exit = False
         """It ended under a predecessor, and how is still to be found out."""
         self._adopted: AdoptedExit | None = None
@@ -116,7 +117,7 @@ class Unit:
         if not self.machine.live:
             return
         if before.limits != spec.limits:
-            self._limit(spec)
+            self.limit(spec)
         self.attendants.updated(before, spec)
 
     # ------------------------------------------------------------------ Hands: launching
@@ -232,7 +233,9 @@ class Unit:
     def watch_adopted(self) -> None:
         """Be told of the end of a process that is nobody's child here."""
         assert self.pidfd is not None
-        self._adopted = AdoptedExit(self.loop, self.pidfd, self.process_ended)
+        self._adopted = AdoptedExit(
+            self.loop, self.pidfd, (self.main_pid, self.start_time), self.process_ended
+        )
 
     @property
     def _pidfd_name(self) -> str:
@@ -241,15 +244,28 @@ class Unit:
     def _enter_cgroup(self, spec: ServiceSpec) -> None:
         cgroups = self.effects.cgroups
         if cgroups is None:
-            self._say_unmet(spec, [n for n in ("memory", "cpu", "tasks") if getattr(spec.limits, n)])
+            self._say_unmet(
+                spec, [n for n in ("memory", "cpu", "tasks") if getattr(spec.limits, n)]
+            )
             return
         if self.cgroup is None:
             self.cgroup = cgroups.create(self.service.name, self.index)
-        self._limit(spec)
+        self.cgroup.begin()
+        self.limit(spec)
         self._oom_kills = self.cgroup.oom_kills() or 0
 
-    def _limit(self, spec: ServiceSpec) -> None:
-        if self.cgroup is not None:
+    def leave_cgroup(self) -> None:
+        """The host's cgroups have changed: the next process starts where they are now."""
+        if not self.machine.live and self.cgroup is not None:
+            self.cgroup.remove()
+            self.cgroup = None
+
+    def limit(self, spec: ServiceSpec) -> None:
+        """Give the cgroup the limits of the definition, if they aren't its own already."""
+        limits = (spec.limits.memory, spec.limits.cpu, spec.limits.tasks)
+        # Most services have none, and looking for files that aren't there costs at every start.
+        if self.cgroup is not None and limits != self._limits:
+            self._limits = limits
             self._say_unmet(spec, list(self.cgroup.apply_limits(spec.limits)))
 
     def _say_unmet(self, spec: ServiceSpec, names: "Sequence[str]") -> None:
@@ -265,13 +281,9 @@ class Unit:
 
     def hook_env(self) -> dict[str, str]:
         """The environment of hooks and exec probes: the program's own."""
-        return launcher.environment(
-            self.machine.spec, index=self.index, invocation=self.invocation
-        )
+        return launcher.environment(self.machine.spec, index=self.index, invocation=self.invocation)
 
-    def _run_hooks(
-        self, what: str, hooks: "Sequence[Hook]", then: "Callable[[str], None]"
-    ) -> None:
+    def _run_hooks(self, what: str, hooks: "Sequence[Hook]", then: "Callable[[str], None]") -> None:
         if not hooks:
             self._command = None
             then("")

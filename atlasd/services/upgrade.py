@@ -75,7 +75,7 @@ def _code_dir(run_dir: str) -> str:
     return os.path.join(run_dir, "code")
 
 
-def execute(  # noqa: PLR0913  everything that survives the change is named
+def execute(
     supervisor: Supervisor,
     *,
     run_dir: str,
@@ -105,9 +105,7 @@ def execute(  # noqa: PLR0913  everything that survives the change is named
         try:
             _become(supervisor, run_dir, program, command, arguments, lock)
         except OSError as error:
-            refused(
-                AtlasError("services.upgrade", f"cannot execute {program}: {error.strerror}")
-            )
+            refused(AtlasError("services.upgrade", f"cannot execute {program}: {error.strerror}"))
 
     supervisor.effects.commands.run(
         [*command, "--preflight"], on_exit=tried, env=dict(os.environ), timeout=PREFLIGHT
@@ -127,7 +125,7 @@ def _unfit(result: Finished) -> str:
     return ""
 
 
-def _become(  # noqa: PLR0913  see execute
+def _become(
     supervisor: Supervisor,
     run_dir: str,
     program: str,
