@@ -165,6 +165,7 @@ class LineStream:
         if line is None:
             self.close()
         elif line.startswith(b'{"error":'):
+            self.close()
             raise error_from(500, line)
         return line
 

@@ -137,7 +137,7 @@ class LogsRequest(_LogFilter):
     """Which output of which services."""
 
     service: tuple[ServiceName, ...] = Field(
-        default=(), max_length=1000, description="Services, repeated for several; none: all."
+        default=(), max_length=100, description="Services, repeated for several; none: all."
     )
 
 

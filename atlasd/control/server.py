@@ -29,6 +29,7 @@ from atlasd.control.socketfile import ControlSocket
 from atlasd.control.streams import Stream
 from atlasd.control.wire import (
     BODY_LIMIT,
+    LINE_LIMIT,
     OPERATIONS,
     PLUGIN_PREFIX,
     VERSION_HEADER,
@@ -168,6 +169,10 @@ class ControlServer:
             # A reader that goes away ends its stream at once, even while nothing happens.
             handler_cancellation=True,
             shutdown_timeout=2.0,
+            # A hundred services can be named in one query.
+            max_line_size=LINE_LIMIT,
+            max_field_size=LINE_LIMIT,
+            logger=_protocol_log(),
         )
         listening = self._socket.open()
         try:
@@ -357,6 +362,25 @@ def _failure(error: AtlasError) -> web.Response:
     return web.Response(
         status=error.kind.status, body=body.encode(), content_type="application/json"
     )
+
+
+class _OneLine(logging.Filter):
+    """Takes tracebacks off: what is no HTTP is the peer's mistake and not atlasd's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            fault = record.exc_info[1]
+            record.msg, record.args = "a request that is no HTTP: %s", (type(fault).__name__,)
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+def _protocol_log() -> logging.Logger:
+    log = logging.getLogger("atlasd.control.http")
+    if not log.filters:
+        log.addFilter(_OneLine())
+    return log
 
 
 async def _name_ourselves(request: web.Request, response: web.StreamResponse) -> None:

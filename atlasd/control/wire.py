@@ -24,6 +24,9 @@ HOST = "atlasd"
 BODY_LIMIT = 256 * 1024
 """Bytes that a request's body may have."""
 
+LINE_LIMIT = 128 * 1024
+"""Bytes that a request's first line, or one of its headers, may have."""
+
 VERSION_HEADER = "Atlasd-Version"
 """Header of every answer: the daemon's version, so that a client of another one can say so."""
 

@@ -229,6 +229,21 @@ async def test_a_surprise_is_a_reference_to_the_log(
     assert "swordfish" in caplog.text
 
 
+async def test_what_is_no_http_is_refused_in_one_line_of_the_log(
+    server: ControlServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        reader, writer = await asyncio.open_unix_connection(path_in(tmp_path))
+        writer.write(b"\x16\x03\x01 hello?\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    record = next(r for r in caplog.records if r.name == "atlasd.control.http")
+    assert (record.exc_info, record.levelname) == (None, "WARNING")
+    assert "no HTTP" in record.getMessage()
+
+
 # --- rights
 
 
