@@ -206,7 +206,8 @@ async def run_component(
             try:
                 await guard.call(work, limit=None, accept=answers.nothing)
             except AtlasError:
-                await opened.drop()
+                if not opened.is_open:
+                    await opened.drop()
             else:
                 return
             finally:

@@ -40,7 +40,7 @@ class Backend:
         finally:
             self.tasks.add(asyncio.current_task())
             self.notes.append("closed")
-        self._end()
+            self._end()
 
     def _end(self) -> None:
         if self.closing is not None:
@@ -55,13 +55,14 @@ class Backend:
 async def test_it_is_opened_at_the_first_use_and_once() -> None:
     backend = Backend()
     opened = Opened(backend.open, name="x")
-    assert not opened.is_open
+    standing = [opened.is_open]
     assert backend.notes == []
     assert await opened.get() == await opened.get() == "thing 1"
-    assert opened.is_open
+    standing.append(opened.is_open)
     assert await opened.close(LONG) is None
     assert backend.notes == ["opened", "closed"]
-    assert not opened.is_open
+    standing.append(opened.is_open)
+    assert standing == [False, True, False]
 
 
 async def test_one_task_opens_and_closes_whoever_asks() -> None:
