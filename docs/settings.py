@@ -4,12 +4,15 @@ import json
 import types
 import typing
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
 from pydantic.fields import FieldInfo
 
 from atlasd.config import schema, units
 from atlasd.config.fields import Section, Spelling
+from atlasd.contracts.checks import CheckType
+from docs import schema as tables
 from docs.markdown import prose, table
 
 
@@ -30,7 +33,22 @@ def settings() -> str:
                 ],
             )
         )
+    for kind in check_types():
+        summary = kind.summary[0].upper() + kind.summary[1:]
+        parts += [f'## checks.NAME of type "{kind.name}"\n', f"{summary}.\n"]
+        body = kind.settings.model_json_schema()
+        parts.append(tables.fields(body, body.get("$defs", {})))
     return "\n".join(parts)
+
+
+def check_types() -> list[CheckType]:
+    """The check types that come with atlasd, by name."""
+    found: list[CheckType] = []
+    for entry in entry_points(group="atlasd.plugins"):
+        if entry.value.startswith("atlasd_plugins."):
+            register = getattr(entry.load(), "register_health_checks", list)
+            found += register()
+    return sorted(found, key=lambda kind: kind.name)
 
 
 INTRODUCTION = """The configuration is TOML. Unknown keys are refused, with the nearest known one;

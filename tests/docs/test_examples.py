@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from atlasd.config.load import check, load
+from atlasd.config.validate import Offers
 from atlasd.contracts.config import ConfigSource
 from atlasd.paths import find
 from atlasd_plugins.config_toml import register_config_sources
 from docs.commands import programs
+from docs.settings import check_types
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -47,6 +49,10 @@ def sources() -> list[ConfigSource]:
     return list(register_config_sources())
 
 
+def offers() -> Offers:
+    return Offers(check_types={kind.name: kind for kind in check_types()}, plugin_settings={})
+
+
 def blocks(page: Path) -> list[str]:
     """The TOML on a page, as one configuration each."""
     found = re.findall(r"^```toml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
@@ -66,7 +72,7 @@ def test_every_configuration_on_a_page_is_valid(page: Path, tmp_path: Path) -> N
         file = tmp_path / f"{number}.toml"
         file.write_text(block)
         paths = find(root=str(tmp_path), config=str(file))
-        problems = check(paths, sources(), environ={}, host=Anywhere())
+        problems = check(paths, sources(), environ={}, offers=offers(), host=Anywhere())
         assert [str(p) for p in problems if not p.warning] == [], block
 
 
@@ -91,18 +97,18 @@ def test_there_are_commands_to_look_at() -> None:
     assert sum(len(commands_on(page)) for page in PAGES) > 20
 
 
-@pytest.mark.parametrize("name", ["etc/demo/atlasd.toml"])
+@pytest.mark.parametrize("name", ["etc/atlasd.toml", "etc/demo/atlasd.toml"])
 def test_what_ships_is_valid(name: str, tmp_path: Path) -> None:
     paths = find(root=str(tmp_path), config=str(ROOT / name))
-    config = load(paths, sources(), environ={}, host=Anywhere())
-    assert config.specs()
+    config = load(paths, sources(), environ={}, offers=offers(), host=Anywhere())
+    assert config.files
 
 
 def test_a_mistake_would_be_seen(tmp_path: Path) -> None:
     file = tmp_path / "atlasd.toml"
     file.write_text('[services.web]\ncomand = "x"\n')
     paths = find(root=str(tmp_path), config=str(file))
-    assert check(paths, sources(), environ={}, host=Anywhere())
+    assert check(paths, sources(), environ={}, offers=offers(), host=Anywhere())
 
 
 def test_a_page_is_read_as_people_read_it(tmp_path: Path) -> None:
