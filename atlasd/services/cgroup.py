@@ -61,10 +61,16 @@ class Cgroup:
             for controller in owner.place.v1
             if os.path.isdir(folder := f"{owner.place.v1[controller]}/{name}")
         }
+        self.killed = False
+        """Whether `kill` was used on it. Linux (6.18 at least) numbers the kills of a cgroup and
+        compares a new process with the number of the cgroup that its parent is in: what is cloned
+        into one that was ever killed dies at once. So it is not used again, but made anew."""
         try:
             os.mkdir(self.path)
         except FileExistsError:
-            pass
+            # A predecessor may have killed it; anew, unless what it has started is still in it.
+            if not self.populated() and remove_tree(self.path):
+                os.mkdir(self.path)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         """For CLONE_INTO_CGROUP."""
 
@@ -195,6 +201,7 @@ class Cgroup:
     def kill(self) -> None:
         """SIGKILL to every process in it and below it, those that are just being born included."""
         if write(f"{self.path}/cgroup.kill", "1"):
+            self.killed = True
             return
         # Before Linux 5.14: frozen, they cannot start others while they are killed one by one.
         # Freezing takes its time, so one may still be born in the first pass.

@@ -248,6 +248,9 @@ class Unit:
                 spec, [n for n in ("memory", "cpu", "tasks") if getattr(spec.limits, n)]
             )
             return
+        if self.cgroup is not None and self.cgroup.killed and self.cgroup.remove():
+            self.cgroup = None
+            self._limits = (None, None, None)
         if self.cgroup is None:
             self.cgroup = cgroups.create(self.service.name, self.index)
         self.cgroup.begin()
