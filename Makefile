@@ -33,8 +33,7 @@ lock: ## resolve requirements/dev.in anew into dev.txt (needs uv)
 
 run: setup ## atlasd with the demo shop; Ctrl-C stops it
 	@mkdir -p $(DEMO_ROOT)
-	@( $(BIN)/python etc/demo/welcome.py $(DEMO_ROOT) $(BIN)/atlasctl & ); \
-	exec $(BIN)/atlasd run --root $(DEMO_ROOT) --config etc/demo/atlasd.toml
+	@ATLASD_BANNER=1 exec $(BIN)/atlasd run --root $(DEMO_ROOT) --config etc/demo/atlasd.toml
 
 test: setup ## everything: lint, types, then every test
 	@requirements/install-debian

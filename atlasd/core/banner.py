@@ -8,19 +8,19 @@ def banner(
     version: str,
     environment: str,
     root: str | None,
+    programs: str | None,
     api: str,
     adopted: bool,
     status: str,
     services: Sequence[str],
 ) -> str:
-    """A few lines; `api` is HOST:PORT, empty when it could not listen; `root` as in `--root`."""
-    option = f" --root {root}" if root else ""
+    """A few lines; `api` is HOST:PORT, empty when it could not listen; `root` as in `--root`.
+
+    `programs` is the folder of atlasctl, or None if a shell finds it by its name.
+    """
     name = services[0] if services else "NAME"
     url = f"http://{api}" if api else ""
-    lines = [
-        "",
-        f"atlasd {version} ({environment}) is up; {status}",
-    ]
+    lines = ["", f"atlasd {version} ({environment}) is up; {status}"]
     if adopted:
         lines.append("services were running already: their role was found, and is used")
     if services:
@@ -28,21 +28,21 @@ def banner(
         lines.append(f"services: {shown}")
     else:
         lines.append("no services are configured: add [services.NAME] to etc/atlasd.toml")
-    lines += [
-        "",
-        "look:",
-        f"  atlasctl{option} status",
-        f"  atlasctl{option} logs -f {name}",
-    ]
+    lines += ["", "look, from another terminal:"]
+    settings = [f"ATLASD_ROOT={root}"] if root else []
+    settings += [f"PATH={programs}:$PATH"] if programs else []
+    if settings:
+        lines.append(f"  export {' '.join(settings)}")
+    lines += ["  atlasctl status", f"  atlasctl logs -f {name}"]
     if url:
         lines += [f"  curl {url}/health", f"  curl {url}/metrics"]
     lines += [
         "try:",
-        f"  atlasctl{option} signal KILL {name}      it is back before the next command",
-        f"  atlasctl{option} why {name}              what happened, in plain words",
-        "  edit the configuration, then:",
-        f"  atlasctl{option} plan  &&  atlasctl{option} apply",
-        "end: Ctrl-C stops everything, services included; kill -9 leaves them running",
+        f"  {'kill -9 PID':30}PID from the table; it is back before the next command",
+        f"  {f'atlasctl why {name}':30}what happened, in plain words",
+        f"  {'atlasctl plan':30}after a change of the configuration: what would be done, and why",
+        f"  {'atlasctl apply':30}do it",
+        "end: Ctrl-C stops everything, services included; kill -9 of atlasd leaves them running",
         "",
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -114,6 +115,7 @@ async def _welcome(
         version=__version__,
         environment=ground.config.environment,
         root=root_of(ground.paths),
+        programs=_folder_of_atlasctl(),
         api=addresses[-1] if addresses else "",
         adopted=child.found,
         status=core.states.line(),
@@ -122,6 +124,15 @@ async def _welcome(
     )
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _folder_of_atlasctl() -> str | None:
+    """Where atlasctl lies beside this program, unless a shell finds the same by its name."""
+    beside = Path(sys.argv[0]).resolve().with_name("atlasctl")
+    found = shutil.which("atlasctl")
+    if not beside.exists() or (found and Path(found).resolve() == beside):
+        return None
+    return str(beside.parent)
 
 
 def root_of(paths: Paths) -> str | None:

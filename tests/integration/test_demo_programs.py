@@ -210,37 +210,3 @@ def test_a_careful_customer_goes_on_buying(
     customer = start("customer.py", SHOP_URL=url, SHOP_CLUMSY="0")
     until(lambda: "order 3</td>" in get(url))
     assert customer.poll() is None
-
-
-def test_the_welcome_names_a_process_to_kill(env: dict[str, str], tmp_path: Path) -> None:
-    atlasctl = tmp_path / "bin" / "atlasctl"
-    atlasctl.parent.mkdir()
-    once = tmp_path / "asked"
-    status = {
-        "services": [
-            {"name": "packer", "instances": [{"state": "running", "pid": 7}]},
-            {
-                "name": "shop",
-                "instances": [
-                    {"state": "backoff", "pid": None},
-                    {"state": "running", "pid": 4321},
-                ],
-            },
-        ]
-    }
-    # not reachable at first, as while the daemon starts
-    atlasctl.write_text(
-        f"#!/bin/sh\n[ -e {once} ] || {{ touch {once}; exit 7; }}\n"
-        f"[ \"$*\" = '--root {tmp_path} status --json' ] && echo '{json.dumps(status)}'\n"
-    )
-    atlasctl.chmod(0o755)
-    said = subprocess.run(
-        [sys.executable, str(DEMO / "welcome.py"), str(tmp_path), str(atlasctl)],
-        env=env,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=DEADLINE,
-    ).stdout
-    assert "kill -9 4321 " in said
-    assert f"ATLASD_ROOT={tmp_path} PATH={atlasctl.parent}:$PATH" in said
