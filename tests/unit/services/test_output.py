@@ -629,6 +629,23 @@ def test_age_is_counted_from_the_first_record_also_after_a_restart(bench: Bench)
     assert len(bench.rotated()) == 1
 
 
+def test_a_start_removes_nothing_that_the_configuration_allows(bench: Bench) -> None:
+    generous = Log(max_size=1000, max_files=100, compress=False)
+    bench.capture.configure("web", generous)
+    fill(bench, bench.capture.stream("web", 0, "stdout"), 30)
+    before = bench.rotated()
+    assert len(before) == 30
+    bench.capture.close()
+    bench.start().recover()  # before core has said what web may keep
+    bench.capture.configure("web", generous)
+    bench.clock.wind(COMPRESS_AFTER + 60)
+    bench.loop.turn(0)
+    assert bench.rotated() == before
+    assert bench.spawned == []
+    bench.capture.configure("web", Log(max_size=1000, max_files=5, compress=False))
+    assert len(bench.rotated()) == 5
+
+
 def test_the_budget_holds_and_the_flooder_pays(bench: Bench) -> None:
     bench.capture.set_policy(HostPolicy(log_budget=4 * SMALLEST))
     for name in ("flood", "quiet"):

@@ -51,7 +51,7 @@ def test_a_stamp_reads_back_as_its_second(wall: float) -> None:
 
 @pytest.mark.parametrize("text", ["20261123", "20261123T174443", "20261323T174443Z", "x" * 16])
 def test_what_is_no_stamp_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="stamp|month|invalid"):
+    with pytest.raises(ValueError, match=r"stamp|month"):
         stamp_time(text)
 
 
