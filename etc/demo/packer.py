@@ -2,22 +2,14 @@
 
 import json
 import os
-import socket
 import time
 from urllib.request import Request, urlopen
+
+from supervisor import tell
 
 SHOP = os.environ.get("SHOP_URL", "http://127.0.0.1:8080")
 PAUSE = float(os.environ.get("SHOP_PAUSE", "1"))
 """Seconds between looks at the orders."""
-
-
-def tell(message: str) -> None:
-    """Say something to the supervisor, by its notify socket, if there is one."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            # a leading @ stands for the abstract namespace
-            channel.sendto(message.encode(), address.replace("@", "\0", 1))
 
 
 def next_order() -> dict[str, object] | None:

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import socket
-import sys
 import threading
 from html import escape
 from http import HTTPStatus
@@ -12,9 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 import orders
-
-FIRST_PASSED = 3
-"""The first descriptor that comes with LISTEN_FDS; 0, 1 and 2 are taken."""
+from supervisor import passed_socket, tell
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -36,17 +32,6 @@ Try <code>kill -9 {pid}</code>, and load it again.</footer>
 </body>
 </html>
 """
-
-
-def passed_socket() -> socket.socket:
-    """The listening socket that came with LISTEN_FDS.
-
-    If none came, the program ends with code 78: wrongly configured, and no restart heals it.
-    """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or not os.environ.get("LISTEN_FDS"):
-        print("no socket was passed: start me with sockets.http = ...", file=sys.stderr)
-        sys.exit(os.EX_CONFIG)
-    return socket.socket(fileno=FIRST_PASSED)
 
 
 class Counter(BaseHTTPRequestHandler):
@@ -139,6 +124,8 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, close)
     print(f"open on {listening.getsockname()}, process {os.getpid()}", flush=True)
+    # Asking the socket would not show who is ready: another instance may answer.
+    tell("READY=1")
     server.serve_forever()
     server.server_close()
     print("closed", flush=True)
