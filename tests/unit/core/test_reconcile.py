@@ -1,0 +1,262 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlasd.core.reconcile import Reconciler, Wish, mix, notes_between
+from atlasd.core.wanted import SCHEMA, Intents
+from atlasd.errors import AtlasError
+from atlasd.services.plan import Present, plan
+from atlasd.services.spec import Edge, HostPolicy, ServiceSpec, spec_from_wire
+from atlasd.states import Lifecycle, Wanted
+from atlasd.store import Store
+
+
+def spec(name: str, *command: str, **values: Any) -> ServiceSpec:
+    return ServiceSpec(name=name, command=command or ("sleep", "1"), **values)
+
+
+def wish(*specs: ServiceSpec, **values: Any) -> Wish:
+    return Wish(specs={one.name: one for one in specs}, **values)
+
+
+@dataclass
+class FakeServices:
+    """Plans by the services role's own rules, and does at once what is planned."""
+
+    specs: dict[str, ServiceSpec] = field(default_factory=dict)
+    running: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Instance → digest of the specification that its process was started with."""
+    connected: bool = True
+    refusal: AtlasError | None = None
+    applied: int = 0
+
+    async def call(self, op: str, *, timeout: float = 10.0, **fields: Any) -> dict[str, Any]:
+        assert op == "apply"
+        if not self.connected:
+            raise AtlasError("services.unreachable", "gone")
+        if self.refusal is not None:
+            raise self.refusal
+        new = {s.name: s for s in map(spec_from_wire, fields["services"])}
+        wanted = {name: Wanted(value) for name, value in fields["wanted"].items()}
+        present: dict[str, list[Present]] = {}
+        for (name, index), digest in self.running.items():
+            one = Present(index=index, state=Lifecycle.RUNNING, digest=digest)
+            present.setdefault(name, []).append(one)
+        actions = plan(old=self.specs, new=new, wanted=wanted, present=present)
+        if not fields["dry_run"]:
+            self.applied += 1
+            self.specs = new
+            for action in actions:
+                key = (action.service, action.instance)
+                if action.action == "stop":
+                    self.running.pop(key, None)
+                elif action.action in ("start", "restart"):
+                    self.running[key] = new[action.service].digest()
+        return {"actions": [action.to_wire() for action in actions]}
+
+
+class Desk:
+    """A reconciler, the services it talks to, and the configuration on disk."""
+
+    def __init__(self, services: FakeServices, intents: Intents, first: Wish) -> None:
+        self.services = services
+        self.intents = intents
+        self.disk: Wish | AtlasError = first
+        self.reports: list[str] = []
+        self.reconciler = Reconciler(
+            services, intents, first, load=self.load, report=self.reports.append
+        )
+
+    async def load(self) -> Wish:
+        if isinstance(self.disk, AtlasError):
+            raise self.disk
+        return self.disk
+
+
+@pytest.fixture
+async def intents(tmp_path: Path) -> AsyncIterator[Intents]:
+    store = Store.open(tmp_path / "a.db", {"wanted": SCHEMA})
+    yield await Intents.load(store)
+    await store.close()
+
+
+def steps(actions: Any) -> list[tuple[str, int, str]]:
+    return [(a["service"], a["instance"], a["action"]) for a in actions]
+
+
+def moves(actions: Any) -> list[tuple[str, int, str]]:
+    """The steps that start or end a process."""
+    return [step for step in steps(actions) if step[2] != "update"]
+
+
+TWENTY = [spec(f"s{n:02}") for n in range(20)]
+
+
+async def test_asking_twice_does_nothing_twice(intents: Intents) -> None:
+    desk = Desk(FakeServices(), intents, wish(*TWENTY))
+    assert len(await desk.reconciler.converge("core")) == 20
+    assert await desk.reconciler.converge("core") == ()
+
+
+async def test_one_changed_service_of_twenty_is_one_action(intents: Intents) -> None:
+    desk = Desk(FakeServices(), intents, wish(*TWENTY))
+    await desk.reconciler.converge("core")
+    desk.disk = wish(*TWENTY[:7], spec("s07", "sleep", "2"), *TWENTY[8:])
+    _, planned = await desk.reconciler.plan()
+    assert steps(planned) == [("s07", 0, "restart")]
+    assert "command" in planned[0]["detail"]
+    _, done = await desk.reconciler.apply("uid:0")
+    assert steps(done) == [("s07", 0, "restart")]
+    _, again = await desk.reconciler.plan()
+    assert again == ()
+
+
+async def test_a_plan_changes_nothing(intents: Intents) -> None:
+    desk = Desk(FakeServices(), intents, wish(spec("web")))
+    desk.disk = wish(spec("web"), spec("new"))
+    await desk.reconciler.plan()
+    assert desk.services.applied == 0
+    assert desk.reconciler.wish.specs.keys() == {"web"}
+
+
+@pytest.mark.parametrize("what", ["apply", "reload", "plan"])
+async def test_a_bad_file_changes_nothing(intents: Intents, what: str) -> None:
+    desk = Desk(FakeServices(), intents, wish(spec("web")))
+    await desk.reconciler.converge("core")
+    before = dict(desk.services.running)
+    desk.disk = AtlasError("config.invalid", "atlasd.toml:3:1: no")
+    work = desk.reconciler.plan() if what == "plan" else getattr(desk.reconciler, what)("uid:0")
+    with pytest.raises(AtlasError, match=r"atlasd\.toml:3:1"):
+        await work
+    assert desk.services.running == before
+    assert desk.reconciler.resolved().specs.keys() == {"web"}
+
+
+@pytest.mark.parametrize("what", ["apply", "reload"])
+async def test_what_services_refuses_changes_nothing(intents: Intents, what: str) -> None:
+    desk = Desk(FakeServices(), intents, wish(spec("web")))
+    await desk.reconciler.converge("core")
+    desk.disk = wish(spec("web"), spec("new"))
+    desk.services.refusal = AtlasError("config.invalid", "web → new → web is a circle")
+    with pytest.raises(AtlasError, match="circle"):
+        await getattr(desk.reconciler, what)("uid:0")
+    assert desk.reconciler.wish.specs.keys() == {"web"}
+    desk.services.refusal = None
+    assert await desk.reconciler.converge("core") == ()
+
+
+async def test_a_reload_takes_over_what_touches_no_process_and_leaves_the_rest(
+    intents: Intents,
+) -> None:
+    desk = Desk(FakeServices(), intents, wish(spec("web"), spec("db"), spec("old")))
+    await desk.reconciler.converge("core")
+    desk.disk = wish(
+        spec("web", critical=True),
+        spec("db", "sleep", "2"),
+        spec("new"),
+        spec("late", edges=(Edge(service="new"),)),
+    )
+    done = await desk.reconciler.reload("uid:0")
+    assert steps(done.applied) == [("web", 0, "update")]
+    assert steps(done.pending) == [
+        ("db", 0, "restart"),
+        ("late", 0, "start"),
+        ("new", 0, "start"),
+        ("old", 0, "stop"),
+    ]
+    assert desk.services.running.keys() == {("web", 0), ("db", 0), ("old", 0)}
+    # A services role that comes back empty-handed is given what is in force, not what waits.
+    assert await desk.reconciler.converge("core") == ()
+    _, applied = await desk.reconciler.apply("uid:0")
+    assert steps(applied) == steps(done.pending)
+
+
+async def test_without_the_services_role_a_reload_is_refused(intents: Intents) -> None:
+    desk = Desk(FakeServices(connected=False), intents, wish(spec("web")))
+    with pytest.raises(AtlasError) as caught:
+        await desk.reconciler.reload("uid:0")
+    assert caught.value.code == "services.unreachable"
+
+
+async def test_the_operators_stop_and_scale_are_handed_over(intents: Intents) -> None:
+    desk = Desk(FakeServices(), intents, wish(spec("web"), spec("api")))
+    await desk.reconciler.converge("core")
+    await intents.ask("web", Wanted.DOWN, actor="", now=0.0)
+    await intents.scale("api", 3, configured=1, actor="", now=0.0)
+    assert moves(await desk.reconciler.converge("core")) == [
+        ("api", 1, "start"),
+        ("api", 2, "start"),
+        ("web", 0, "stop"),
+    ]
+    desk.disk = wish(spec("web"), spec("api", instances=2))
+    _, done = await desk.reconciler.apply("uid:0")
+    assert moves(done) == [("api", 2, "stop")]
+    assert intents.all()["web"].wanted is Wanted.DOWN
+    assert intents.all().get("api") is None
+
+
+async def test_what_could_not_be_done_is_done_when_services_is_back(
+    intents: Intents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = FakeServices(connected=False)
+    desk = Desk(services, intents, wish(spec("web")))
+    task = asyncio.create_task(desk.reconciler.run())
+    while not desk.reconciler.ticks:  # noqa: ASYNC110  another task counts them
+        await asyncio.sleep(0)
+    assert services.applied == 0
+    services.connected = True
+    desk.reconciler.due()
+    while not services.applied:  # noqa: ASYNC110  another task counts them
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert services.running.keys() == {("web", 0)}
+    assert not desk.reconciler.is_due
+
+
+names = st.sampled_from("abcdef")
+graphs = st.dictionaries(names, st.tuples(st.integers(0, 2), st.sets(names, max_size=2)))
+
+
+def build(drawn: dict[str, tuple[int, set[str]]]) -> dict[str, ServiceSpec]:
+    """Specifications whose edges lead to services that exist, to earlier ones only: no circles."""
+    return {
+        name: spec(
+            name,
+            "sleep",
+            str(version),
+            edges=tuple(Edge(service=o) for o in sorted(others) if o in drawn and o < name),
+        )
+        for name, (version, others) in drawn.items()
+    }
+
+
+@given(graphs, graphs, st.sets(names))
+def test_a_mix_is_complete_in_itself(
+    drawn_old: dict[str, Any], drawn_new: dict[str, Any], waiting: set[str]
+) -> None:
+    old, new = build(drawn_old), build(drawn_new)
+    mixed = mix(old, new, waiting)
+    for name, one in mixed.items():
+        assert one in (old.get(name), new.get(name))
+        if name in waiting:
+            assert one == old[name]
+    for name in old.keys() & waiting:
+        assert mixed[name] == old[name]
+    # A service that was taken over new finds everything that it depends on.
+    for name, one in mixed.items():
+        if one == new.get(name) and one != old.get(name):
+            assert all(edge.service in mixed for edge in one.edges)
+
+
+def test_notes_name_what_else_changes() -> None:
+    before = wish(spec("web"))
+    assert notes_between(before, before) == ()
+    after = replace(before, host=HostPolicy(restart_rate=1.0), other="x")
+    assert len(notes_between(before, after)) == 2
