@@ -12,7 +12,7 @@ from typing import NamedTuple
 import atlasd
 from atlasd import notify, paths
 from atlasd.errors import EXIT_OK, AtlasError
-from atlasd.services import adoption, procinfo, spawn, upgrade
+from atlasd.services import adoption, procinfo, spawn, statusline, upgrade
 from atlasd.services.commands import Commands
 from atlasd.services.effects import Effects
 from atlasd.services.held import Held
@@ -176,7 +176,8 @@ def run(where: paths.Paths, options: Options) -> int:
     loop.call_later(adoption.PATIENCE * 2, held.settle)
     reap()  # what has ended before the handler stood
     _watchdog(loop)
-    notify.ready(f"{len(supervisor.services)} services")
+    notify.ready(statusline.text(supervisor))
+    statusline.keep(supervisor)
     say(f"atlasd {atlasd.__version__} services ready (pid {os.getpid()})")
     if resumed is not None:
         upgrade.succeeded()
