@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import atlasd
@@ -77,6 +77,21 @@ class Atlasd(Common):
         current = folder / "0.log"
         rotated = [path for path in folder.glob("0.log*") if path != current]
         return [*sorted(rotated), current]
+
+    def captured(self, program: str) -> Iterator[bytes]:
+        """Put the parts of lines together that its records hold apart (tag P)."""
+        rest = b""
+        message = b""
+        for chunk in super().captured(program):
+            *lines, rest = (rest + chunk).split(b"\n")
+            whole = []
+            for line in lines:
+                _, _, tag, text = line.split(b" ", 3)
+                message += text
+                if tag == b"F":
+                    whole.append(message)
+                    message = b""
+            yield b"".join(text + b"\n" for text in whole)
 
     def stop(self) -> None:
         """Run atlasctl shutdown."""
