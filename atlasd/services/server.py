@@ -14,7 +14,6 @@ import atlasd
 from atlasd.errors import AtlasError
 from atlasd.services import snapshot, upgrade
 from atlasd.services.loop import HANGUP, READ, WRITE
-from atlasd.services.protocol import EventBody
 from atlasd.services.spec import policy_from_wire, spec_from_wire
 from atlasd.services.unit import signal_number
 from atlasd.states import Wanted
@@ -304,24 +303,20 @@ class Connection:
         """The descriptors that came with the message."""
         return [self._descriptors.popleft() for _ in range(min(count, len(self._descriptors)))]
 
-    def subscribe(self, missed: Sequence[EventBody]) -> None:
+    def subscribe(self, missed: Sequence[bytes]) -> None:
         """Send facts from now on, after those that were missed."""
         if self._unlisten is not None:
             self._unlisten()
 
-        # After the answer, which is sent when the handler returns.
-        def catch_up() -> None:
-            for event in missed:
-                self.send({"event": event})
+        def begin() -> None:
+            for line in missed:
+                self._queue(line)
 
-        self._loop.call_soon(catch_up)
-        started = self._server.supervisor.journal.next_seq
-
-        def listener(event: EventBody) -> None:
-            if event["seq"] >= started:
-                self._loop.call_soon(lambda: self.send({"event": event}))
-
-        self._unlisten = self._server.supervisor.journal.listen(listener)
+        # After the answer, which is sent when the handler returns; so are facts of this very turn.
+        self._loop.call_soon(begin)
+        self._unlisten = self._server.supervisor.journal.listen(
+            lambda line: self._loop.call_soon(lambda: self._queue(line))
+        )
 
     def send_descriptors(self, new: list[tuple[str, int]], gone: list[str]) -> None:
         """Have the peer keep duplicates of descriptors, and let others go."""
@@ -337,7 +332,11 @@ class Connection:
             for fd in fds:
                 os.close(fd)
             return
-        data = json.dumps(body, separators=(",", ":")).encode() + b"\n"
+        self._queue(json.dumps(body, separators=(",", ":")).encode() + b"\n", fds)
+
+    def _queue(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        if self._socket.fileno() < 0:
+            return
         self._out.append((data, list(fds)))
         self._out_bytes += len(data)
         if self._out_bytes > MAX_BACKLOG:

@@ -481,7 +481,9 @@ class Unit:
                 reason=cause.value,
                 detail=detail,
                 pid=pid,
-                data=record | {"crash_loop": machine.crash_loop},
+                # The last words stay on disk: facts wait in memory for a core that is away.
+                data={k: v for k, v in record.items() if k != "last_output"}
+                | {"crash_loop": machine.crash_loop},
             )
 
         # The next start comes first; what has happened is written down right after it.
