@@ -51,7 +51,8 @@ class Core:
         when, future = self._answers.get(key, (0.0, None))
         if future is None or (future.done() and now - when > SHARED_FOR):
             if len(self._answers) > 1000:
-                self._answers.clear()  # names of services that nobody has; whoever waits still waits
+                # Names of services that nobody has; whoever waits for one still gets it.
+                self._answers.clear()
             future = asyncio.get_running_loop().run_in_executor(self._threads, work)
             # Read even if everybody who asked has gone.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -193,7 +194,7 @@ class ApiServer:
                 ),
                 status=fault.status,
             )
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever it is, the caller gets an answer
             _log.exception("unexpected error in %s %s", request.method, request.path)
             response = _failure(AtlasError("internal", "an unexpected error; see atlasd's log"))
         response.headers["Server"] = "atlasd"
