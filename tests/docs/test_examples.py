@@ -61,7 +61,7 @@ def blocks(page: Path) -> list[str]:
 
 def commands_on(page: Path) -> list[str]:
     """The lines of a page that call atlasd or atlasctl, without the comments behind them."""
-    lines = re.findall(r"^ {4,}\$? ?((?:atlasctl|atlasd) .*)$", page.read_text(), re.MULTILINE)
+    lines = re.findall(r"^(?: {4,}|\$ )((?:atlasctl|atlasd) .*)$", page.read_text(), re.MULTILINE)
     spans = re.findall(r"`((?:atlasctl|atlasd) [a-z][^`]*)`", page.read_text())
     return [re.split(r"\s{2,}| #", line)[0].strip() for line in [*lines, *spans]]
 
@@ -115,10 +115,11 @@ def test_a_page_is_read_as_people_read_it(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
         "Say `atlasctl why web`, or\n\n    atlasctl logs web -f    # and what comes\n\n"
+        "```console\n$ atlasctl status\nweb  up\n```\n"
         "```toml\n[a]\nb = 1\n```\n\n```toml\nno = 'table'\n```\n"
     )
     assert blocks(page) == ["[a]\nb = 1\n"]
-    assert commands_on(page) == ["atlasctl logs web -f", "atlasctl why web"]
+    assert commands_on(page) == ["atlasctl logs web -f", "atlasctl status", "atlasctl why web"]
 
 
 def plugins_on(page: Path) -> list[str]:
