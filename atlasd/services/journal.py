@@ -1,11 +1,10 @@
 """Facts of the services role: numbered, kept for whoever was away, and told to whoever listens."""
 
-import json
 from collections import deque
 from collections.abc import Callable
 
 from atlasd.clock import Clock
-from atlasd.services.protocol import EventBody
+from atlasd.services.protocol import EventBody, encode
 
 KEPT_BYTES = 256 * 1024
 """Of facts that are kept for a core that was away: some 900 of them. What is lost is counted, a
@@ -35,7 +34,7 @@ class Journal:
             **fields,  # type: ignore[typeddict-item]
         }
         self.next_seq += 1
-        line = json.dumps({"event": event}, separators=(",", ":")).encode() + b"\n"
+        line = encode({"event": event}).encode() + b"\n"
         self._ring.append(line)
         self._bytes += len(line)
         while self._bytes > KEPT_BYTES and len(self._ring) > 1:

@@ -28,7 +28,11 @@ A start, stop, restart or reload is answered as soon as it is accepted; what cam
 events and the snapshot.
 """
 
+import json
 from typing import TypedDict
+
+encode = json.JSONEncoder(separators=(",", ":")).encode
+"""As compact JSON; made once, since facts and records are written at every turn of an instance."""
 
 
 class InstanceStatus(TypedDict):
@@ -53,6 +57,8 @@ class InstanceStatus(TypedDict):
     """Seconds until the next try, in backoff; else null."""
     memory_bytes: int | None
     cpu_seconds: float | None
+    """Of all its processes. In a cgroup, since the cgroup was made, earlier processes included: the
+    count could only begin anew at each start by a look that costs as much as the start itself."""
     tasks: int | None
     invocation: str | None
     status_text: str

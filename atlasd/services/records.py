@@ -10,6 +10,8 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping
 
+from atlasd.services.protocol import encode
+
 _SIZE = 2048
 """Bytes of a record; one page at most, which the kernel writes without being interrupted."""
 
@@ -23,9 +25,9 @@ class RecordFile:
 
     def write(self, body: Mapping[str, object]) -> None:
         """Replace the record."""
-        text = json.dumps(body, separators=(",", ":")).encode()
+        text = encode(body).encode()
         if len(text) >= _SIZE:  # a detail in words may be long; what adoption needs is not
-            text = json.dumps({**body, "detail": ""}, separators=(",", ":")).encode()
+            text = encode({**body, "detail": ""}).encode()
         os.pwrite(self._fd, text.ljust(_SIZE), 0)
 
     def close(self, *, remove: bool) -> None:

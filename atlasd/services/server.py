@@ -14,6 +14,7 @@ import atlasd
 from atlasd.errors import AtlasError
 from atlasd.services import snapshot, upgrade
 from atlasd.services.loop import HANGUP, READ, WRITE
+from atlasd.services.protocol import encode
 from atlasd.services.spec import policy_from_wire, spec_from_wire
 from atlasd.services.unit import signal_number
 from atlasd.states import Wanted
@@ -332,7 +333,7 @@ class Connection:
             for fd in fds:
                 os.close(fd)
             return
-        self._queue(json.dumps(body, separators=(",", ":")).encode() + b"\n", fds)
+        self._queue(encode(body).encode() + b"\n", fds)
 
     def _queue(self, data: bytes, fds: Sequence[int] = ()) -> None:
         if self._socket.fileno() < 0:

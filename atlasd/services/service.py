@@ -21,6 +21,8 @@ class Service:
     def __init__(self, supervisor: "Supervisor", spec: ServiceSpec) -> None:
         self.supervisor = supervisor
         self.spec = spec
+        self.digest = spec.digest()
+        """Of the definition; taken once, as every start needs it."""
         self.name = spec.name
         self.wanted = Wanted.UP
         self.removed = False
@@ -39,6 +41,7 @@ class Service:
             kept = {s.name for s in spec.sockets if s in self.spec.sockets}
             self._close_sockets(set(self.sockets) - kept)
         self.spec = spec
+        self.digest = spec.digest()
 
     def unit(self, index: int) -> Unit:
         """The instance, made if it isn't there yet."""

@@ -72,6 +72,7 @@ class Unit:
         self.output = InstanceOutput(self.effects, service.spec.log, service.name, index)
         self.attendants = Attendants(self)
         self._record = RecordFile(self.effects.records_dir, service.name, index)
+        self._record_due = False
         self._timers: dict[str, Timer] = {}
         self._command: Cancellable | None = None
         self._sweep: Sweep | None = None
@@ -192,7 +193,7 @@ class Unit:
             os.close(out)
             os.close(err)
         self.supervisor.spawns_total += 1
-        self.digest = spec.digest()
+        self.digest = self.service.digest
         self.started_wall = self.supervisor.clock.wall()
         self._process_is(pid, is_child=True)
         self.machine.spawned(self.now)
@@ -253,9 +254,9 @@ class Unit:
             self._limits = (None, None, None)
         if self.cgroup is None:
             self.cgroup = cgroups.create(self.service.name, self.index)
-        self.cgroup.begin()
         self.limit(spec)
-        self._oom_kills = self.cgroup.oom_kills() or 0
+        if spec.limits.memory is not None:
+            self._oom_kills = self.cgroup.oom_kills() or 0
 
     def leave_cgroup(self) -> None:
         """The host's cgroups have changed: the next process starts where they are now."""
@@ -400,7 +401,7 @@ class Unit:
         uptime = now - machine.started_at
         pid = self.pid
         self._forget_process()
-        if exit_.signal == signals.SIGKILL and self.cgroup is not None:
+        if exit_.signal == signals.SIGKILL and self.cgroup is not None and self._limits[0]:
             kills = self.cgroup.oom_kills() or 0
             if kills > self._oom_kills:
                 self._oom_kills = kills
@@ -509,7 +510,7 @@ class Unit:
         self._sweep = None
         self.leftovers = []
         self.machine.gone(self.now)
-        self.write_record()
+        self.record_soon()
 
     def orphan_reaped(self) -> None:
         """Some orphan has gone; it may have been the last that a sweep waits for."""
@@ -539,8 +540,7 @@ class Unit:
             if self.machine.reason not in (Reason.REQUEST, Reason.CONFIG, Reason.DEPLOY):
                 self.service.count_restart(self.machine.reason.value)
         self.supervisor.moved(self, old, new)
-        if new is not Lifecycle.STARTING:  # a start writes its own, around the spawn
-            self.write_record()
+        self.record_soon()
 
     def arm(self, timer: str, seconds: float) -> None:
         """Have the machine told after so many seconds."""
@@ -585,8 +585,19 @@ class Unit:
             return Health.WARN
         return verdict
 
+    def record_soon(self) -> None:
+        """Keep what a successor needs at the end of this turn; a start does so by itself before."""
+        if not self._record_due:
+            self._record_due = True
+            self.loop.call_soon(self._write_due)
+
+    def _write_due(self) -> None:
+        if self._record_due:
+            self.write_record()
+
     def write_record(self) -> None:
-        """Keep what a successor needs."""
+        """Keep what a successor needs, now."""
+        self._record_due = False
         machine = self.machine
         self._record.write(
             {
@@ -617,6 +628,7 @@ class Unit:
         """Give everything back: the instance is no more."""
         for timer in list(self._timers):
             self.disarm(timer)
+        self._record_due = False
         self._release_pidfd()
         self.attendants.close()
         self.output.close()
