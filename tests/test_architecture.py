@@ -78,7 +78,7 @@ ROOMS: dict[str, Room] = {
     ),
     "cli": Room(
         inside=(*LEAVES, "control.client", "control.wire", "config.load", "services.logfiles"),
-        third_party=frozenset({"click", "rich", "platformdirs"}),
+        third_party=frozenset({"click", "rich"}),
     ),
     "worker": Room(inside=LEAVES),
     "testing": Room(
