@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -291,7 +292,10 @@ def _reap(supervisor: Supervisor, commands: Commands) -> None:
             exit_ = procinfo.from_wait_status(status)
             unit.process_ended(
                 procinfo.with_usage(
-                    exit_, max_rss=usage.ru_maxrss * 1024, cpu=usage.ru_utime + usage.ru_stime
+                    exit_,
+                    max_rss=usage.ru_maxrss * 1024,
+                    cpu=usage.ru_utime + usage.ru_stime,
+                    own_rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 )
             )
         elif not commands.reaped(pid, status):

@@ -155,9 +155,13 @@ def from_wait_status(status: int) -> Exit:
     return Exit(code=os.waitstatus_to_exitcode(status))
 
 
-def with_usage(exit_: Exit, *, max_rss: int, cpu: float) -> Exit:
-    """The exit with what the kernel counted: bytes, and seconds of CPU."""
-    return replace(exit_, max_rss=max_rss, cpu_seconds=cpu)
+def with_usage(exit_: Exit, *, max_rss: int, cpu: float, own_rss: int) -> Exit:
+    """The exit with what the kernel counted: bytes, and seconds of CPU.
+
+    The kernel's maximum includes the moment between fork and exec, in which the process was a
+    copy of us. So a value that isn't above our own (`own_rss`) says nothing, and is left out.
+    """
+    return replace(exit_, max_rss=max_rss if max_rss > own_rss else None, cpu_seconds=cpu)
 
 
 def exit_of(pidfd: int, pid: int, start_time: int) -> Exit:
