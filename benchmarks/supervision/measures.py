@@ -227,9 +227,11 @@ def crash_loops(bench: Bench) -> Figures:
         bench.supervisor.start(home, bench.programs(bench.scale.looping, marks, "crash"))
         bench.up(marks, 1)
         before = bench.usage()
+        roles = bench.by_role("cpu_s", lambda pids: procfs.usage(pids).cpu)
         spawned = len(marks.of("start"))
         time.sleep(bench.scale.loop_seconds)
         after, ended = bench.usage(), time.monotonic_ns()
+        by_role = bench.by_role("cpu_s", lambda pids: procfs.usage(pids).cpu)
         spawns = sum(mark.at < ended for mark in marks.of("start")) - spawned
         # By now the longest delay of those that back off is far below this.
         goes_on = wait_until(lambda: marks.seen[-1].at > ended or bool(marks.read()), 45)
@@ -238,6 +240,7 @@ def crash_loops(bench: Bench) -> Figures:
             "spawns": spawns,
             "cpu_ms_per_spawn": (after.cpu - before.cpu) * 1e3 / max(1, spawns),
             "goes_on": float(goes_on),
+            **{role: cpu - roles[role] for role, cpu in by_role.items()},
         }
 
 
