@@ -11,7 +11,12 @@ from atlasd.cli.session import Session, common, complete_services, emit, pass_se
 
 @click.command()
 @common
-@click.option("--events", "show_events", is_flag=True, help="Show the events behind the story too.")
+@click.option(
+    "--events",
+    "show_events",
+    is_flag=True,
+    help="Show the crashes and the events behind the story too.",
+)
 @click.option(
     "-n",
     "--lines",
@@ -36,7 +41,7 @@ def why(session: Session, service: str, show_events: bool, lines: int) -> None:
 def story(body: dict[str, Any], *, show_events: bool) -> list[str]:
     """The answer as lines for a person."""
     lines = list(body["story"])
-    for crash in body["crashes"]:
+    for crash in body["crashes"] if show_events else ():
         times = "once" if crash["count"] == 1 else f"{crash['count']} times"
         what = crash["detail"] or crash["reason"]
         lines += ["", f"Crashed {times} ({what}), last at {crash['last']}:"]
