@@ -74,6 +74,9 @@ _SIGNAL = Verb(
     "signal", "service.signal", "signalling", "signalled", None, "has no running instance"
 )
 
+# States in which there is nothing left to do for an instance.
+_ALREADY = {Goal.STARTED: ("running",), Goal.STOPPED: ("stopped", "exited", "failed")}
+
 _several = click.argument(
     "services",
     nargs=-1,
@@ -254,7 +257,11 @@ def _carry_out(
                 report.refused(service, error)
                 continue
             affected = accepted["affected"]
-            say(_announcement(verb, service, affected))
+            idle = verb.goal in _ALREADY and all(
+                index in before and before[index]["state"] in _ALREADY[verb.goal]
+                for index in affected
+            )
+            say(_announcement(verb, service, affected, idle=idle))
             asks = [
                 waiting.Ask(
                     service=service,
@@ -263,6 +270,7 @@ def _carry_out(
                     before=before.get(index),
                 )
                 for index in affected
+                if not idle
             ]
             report.asked(service, asks)
         if events is not None:
@@ -291,8 +299,8 @@ def _targets(
     return [split_target(target) for target in services]
 
 
-def _announcement(verb: Verb, service: str, affected: list[int]) -> str:
-    if not affected and verb.goal is not None:
+def _announcement(verb: Verb, service: str, affected: list[int], *, idle: bool) -> str:
+    if verb.goal is not None and (idle or not affected):
         return f"{service}: {verb.idle}"
     told = style.count(len(affected), "instance")
     line = f"{service}: {verb.doing if verb.goal else verb.done} {told}"
