@@ -245,6 +245,7 @@ def test_a_start_that_fails_says_so(served: Served, core: FakeCore, ctl: Any) ->
 
 
 def test_what_takes_too_long_is_told(served: Served, core: FakeCore, ctl: Any) -> None:
+    core.instances["web"] = [detail(0, "stopped"), detail(1, "stopped")]
     core.behave = lambda verb, service, now: detail(now.index, "waiting", detail="waiting for db")
     ran = ctl("start", "web", "--timeout", "0.2")
     assert ran.code == 6
@@ -253,6 +254,7 @@ def test_what_takes_too_long_is_told(served: Served, core: FakeCore, ctl: Any) -
 
 
 def test_without_waiting_nothing_is_promised(served: Served, core: FakeCore, ctl: Any) -> None:
+    core.instances["web"] = [detail(0, "stopped"), detail(1, "stopped")]
     core.behave = lambda verb, service, now: detail(now.index, "waiting")
     ran = ctl("start", "web", "--no-wait", "--json")
     assert ran.code == 0
