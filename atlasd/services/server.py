@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_LINE = 64 * 1024 * 1024
 MAX_BACKLOG = 64 * 1024 * 1024
 """Bytes that a client may leave unread before it is cut off; it can come back and catch up."""
+FAREWELL = 1.0
+"""Seconds that a peer has for what is still queued when this role ends."""
 DESCRIPTORS = 200
 """In one message; the kernel takes 253."""
 
@@ -95,12 +97,11 @@ class Server:
         self._connections.discard(connection)
 
     def close(self) -> None:
-        """Take no more requests; what was answered is sent as far as it will go."""
+        """Take no more requests; what was answered is sent, to whoever takes it within a second."""
         self.loop.unwatch(self.listener.fileno())
         self.listener.close()
         for connection in list(self._connections):
-            connection.flush()
-            connection.close()
+            connection.finish(FAREWELL)
 
     # ------------------------------------------------------------------ operations
 
@@ -354,7 +355,7 @@ class Connection:
                 sent = self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 break
-            except OSError:
+            except OSError:  # gone, or too slow at the end
                 self.close()
                 return
             for fd in fds:
@@ -370,6 +371,13 @@ class Connection:
         if waiting != self._writing:
             self._writing = waiting
             self._loop.watch(self._socket.fileno(), self._ready, READ | WRITE if waiting else READ)
+
+    def finish(self, seconds: float) -> None:
+        """Send what is queued, waiting for the peer that long at most, and end the connection."""
+        if self._socket.fileno() >= 0:
+            self._socket.settimeout(seconds)
+            self.flush()
+        self.close()
 
     def close(self) -> None:
         """End the connection."""
