@@ -32,6 +32,7 @@ _PRIORITIES = {
 
 _context: ContextVar[tuple[tuple[str, object], ...]] = ContextVar("atlasd_log_context", default=())
 
+_SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|credential)s?$")
 _NAMED_SECRET = re.compile(
     r"""(?ix)
     \b([a-z0-9_-]*(?:password|passwd|secret|token|api[_-]?key|authorization))
@@ -63,6 +64,11 @@ class Redactor:
             text = text.replace(value, REDACTED)
         text = _NAMED_SECRET.sub(rf"\1\2{REDACTED}", text)
         return _URL_PASSWORD.sub(rf"\1{REDACTED}\2", text)
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name holds a secret, by all that is usual: `DB_PASSWORD`."""
+    return _SECRET_NAME.search(name) is not None
 
 
 @contextmanager

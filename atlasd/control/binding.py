@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from atlasd.clock import Clock
 from atlasd.control import models
 from atlasd.control.rights import Caller
 from atlasd.control.server import Answer, Handler, Lines
@@ -20,27 +22,40 @@ class Performed(Protocol):
     """Hears of every operation that was asked for."""
 
     def __call__(
-        self, operation: Operation, *, actor: str, request: BaseModel, error: AtlasError | None
+        self,
+        operation: Operation,
+        *,
+        began: float,
+        actor: str,
+        request: BaseModel,
+        error: AtlasError | None,
     ) -> object:
-        """`error` is None when it was done."""
+        """`began` is wall time, seconds since the epoch; `error` is None when it was done."""
 
 
-def bind(methods: Mapping[str, Method], *, performed: Performed) -> dict[str, Handler]:
+def bind(
+    methods: Mapping[str, Method], *, performed: Performed, clock: Clock
+) -> dict[str, Handler]:
     """A handler for each method, by operation name. Raises `KeyError` for a name without a row."""
-    return {name: _handler(BY_NAME[name], method, performed) for name, method in methods.items()}
+    return {
+        name: _handler(BY_NAME[name], method, performed, clock) for name, method in methods.items()
+    }
 
 
-def _handler(operation: Operation, method: Method, performed: Performed) -> Handler:
+def _handler(operation: Operation, method: Method, performed: Performed, clock: Clock) -> Handler:
     model = None if operation.answer == "str" else getattr(models, operation.answer)
 
     async def handler(request: Any, caller: Caller) -> Answer | Lines:
         fields = {name: getattr(request, name) for name in type(request).model_fields}
+        tell = partial(
+            performed, operation, began=clock.wall(), actor=caller.actor, request=request
+        )
         try:
             given = await method(actor=caller.actor, **fields)
         except AtlasError as error:
-            performed(operation, actor=caller.actor, request=request, error=error)
+            tell(error=error)
             raise
-        performed(operation, actor=caller.actor, request=request, error=None)
+        tell(error=None)
         if model is None:
             assert isinstance(given, str)
             return given

@@ -29,6 +29,7 @@ from atlasd.events import (
 )
 from atlasd.services.client import Cursor, Hello, ServicesClient
 from atlasd.services.protocol import EventBody, SnapshotBody
+from atlasd.states import Lifecycle
 from atlasd.store import Store
 
 SCHEMAS = {"wanted": wanted_module.SCHEMA, "journal": journal_module.SCHEMA}
@@ -228,6 +229,8 @@ class Core:
         self.metrics.hear(event)
         if isinstance(event, InstanceMoved) and event.instance is not None:
             self.states.move(event.service, event.instance, event.new)
+            if event.new == Lifecycle.STOPPED:
+                self._stale = True  # it may be gone for good, which no event says
             self._refresh.set()
 
     def _on_connected(self, hello: Hello) -> None:
@@ -262,6 +265,7 @@ class Core:
     def _on_lost(self, count: int) -> None:
         detail = "the services role no longer had them"
         self.bus.publish(EventsLost(time=self.clock.wall(), count=count, detail=detail))
+        self.changed()
 
     def _on_tick(self, seconds: float) -> None:
         self.metrics.tick.observe(seconds)

@@ -187,6 +187,8 @@ class ServiceOperations:
         del actor
         found = await self._one(service)
         events = await self._core.journal.events(limit=limit, service=service, kinds=TOLD)
+        # A request is noted when it is done, and belongs before what came of it.
+        events.sort(key=lambda event: (event.time, event.seq))
         try:
             records = await asyncio.to_thread(crashes.read, self._crash_dir, service)
         except OSError:

@@ -83,8 +83,10 @@ class Reports:
         host: str,
         plugins: Plugins,
         watch_numbers: Callable[[], Mapping[str, float]] = dict,
+        managed_by_systemd: bool = False,
     ) -> None:
         """`host` names this one in health bodies; `watch_numbers` are the watchdog's."""
+        self._managed_by_systemd = managed_by_systemd
         self._core = core
         self._host = host
         self._plugins = plugins
@@ -292,8 +294,16 @@ class Reports:
         """`shutdown`: begun when this answers; core ends when the services have.
 
         Raises `services.unreachable` when the services are to be stopped and cannot be: core goes
-        on then. With `keep_services` that is no hindrance.
+        on then. With `keep_services` that is no hindrance. Raises `operation.denied` when systemd
+        runs the roles one by one: it would start them again at once.
         """
+        if self._managed_by_systemd:
+            raise AtlasError(
+                "operation.denied",
+                "systemd runs this daemon, and would start it again",
+                hint="with its services: systemctl stop atlas.target; services run on: "
+                "systemctl stop atlas-core atlas-monitoring atlas-api",
+            )
         names: list[str] = []
         if self._core.services.connected or not keep_services:
             snapshot = await self._core.snapshot()

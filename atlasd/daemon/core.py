@@ -87,6 +87,7 @@ async def _serve(
         core,
         host=socket.gethostname(),
         plugins=HostPlugins(ground.host),
+        managed_by_systemd=ground.role == "core" and notify.enabled(),
         watch_numbers=lambda: {
             "atlasd_loop_lag_seconds": lag.seconds,
             "atlasd_watchdog_pings_total": float(dog.pings),
@@ -95,7 +96,7 @@ async def _serve(
     output = LogOperations(core, log_dir=ground.paths.log)
     server = ControlServer(
         ground.paths.control_socket,
-        bind(methods(services, reports, output), performed=_performed(core)),
+        bind(methods(services, reports, output), performed=_performed(core), clock=core.clock),
         authorize=ground.host.authorize,
     )
     for offer in ground.host.offers(PluginOperation):
@@ -219,14 +220,19 @@ def methods(
 
 def _performed(core: Core) -> Callable[..., None]:
     def performed(
-        operation: Operation, *, actor: str, request: BaseModel, error: AtlasError | None
+        operation: Operation,
+        *,
+        began: float,
+        actor: str,
+        request: BaseModel,
+        error: AtlasError | None,
     ) -> None:
         core.metrics.operations.labels(operation.name, error.code if error else "done").inc()
         if operation.method == "GET" or operation.name == "checks.report":
             return
         core.bus.publish(
             OperationPerformed(
-                time=core.clock.wall(),
+                time=began,
                 operation=operation.name,
                 actor=actor,
                 service=str(getattr(request, "service", "")),

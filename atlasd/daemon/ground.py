@@ -55,6 +55,13 @@ class Ground:
     def take(self, config: Config) -> None:
         """Let this configuration be the one in force."""
         self.config = config
+        # Environments hold secrets under names that say so; no line of ours may show one.
+        self.redact.learn(
+            value
+            for spec in config.specs()
+            for name, value in spec.env.items()
+            if logs.is_secret_name(name)
+        )
         logs.configure(
             role=self.role, level=config.log.level, style=config.log.format, redact=self.redact
         )

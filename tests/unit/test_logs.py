@@ -92,6 +92,22 @@ def test_a_learnt_value_never_gets_through(values: list[str], before: str, after
             assert value not in redact(before + value + after).replace(REDACTED, "")
 
 
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [
+        ("DB_PASSWORD", True),
+        ("API_TOKEN", True),
+        ("APIKEY", True),
+        ("AWS_CREDENTIALS", True),
+        ("PATH", False),
+        ("TOKENIZERS_PARALLELISM", False),
+        ("SECRET_NAME", False),
+    ],
+)
+def test_variables_that_hold_secrets_are_known_by_their_names(name: str, secret: bool) -> None:
+    assert logs.is_secret_name(name) is secret
+
+
 def test_short_values_are_not_learnt() -> None:
     redact = Redactor()
     redact.learn(["a", "yes"])
