@@ -56,6 +56,7 @@ class Cgroup:
         self._loop: Loop | None = None
         self._events = -1
         self._cpu_before = 0.0
+        self._absent: set[tuple[str, int]] = set()
         self._v1 = {
             controller: folder
             for controller in owner.place.v1
@@ -227,8 +228,12 @@ class Cgroup:
 
     # ------------------------------------------------------------------ what it uses
 
-    def usage(self) -> Usage:
-        """What its processes use now; processor time since `begin`."""
+    def usage(self, *, peak: bool = True) -> Usage:
+        """What its processes use now; processor time since `begin`.
+
+        Without `peak` the most memory they ever used is not looked up: it takes a file more, and
+        `status` asks for two hundred of them at once.
+        """
         memory = self._number("memory", "memory.current", "memory.usage_in_bytes")
         tasks = self._number("pids", "pids.current", "pids.current")
         if memory is None or tasks is None:
@@ -238,7 +243,9 @@ class Cgroup:
         cpu = self._cpu()
         return Usage(
             memory_bytes=memory,
-            memory_peak_bytes=self._number("memory", "memory.peak", "memory.max_usage_in_bytes"),
+            memory_peak_bytes=(
+                self._number("memory", "memory.peak", "memory.max_usage_in_bytes") if peak else None
+            ),
             cpu_seconds=max(0.0, cpu - self._cpu_before) if cpu is not None else None,
             tasks=tasks,
         )
@@ -260,9 +267,13 @@ class Cgroup:
         return keyed(text, "oom_kill") if text is not None else None
 
     def _number(self, controller: str, v2: str, v1: str) -> int | None:
-        text = read(f"{self.path}/{v2}")
-        if text is None and controller in self._v1:
-            text = read(f"{self._v1[controller]}/{v1}")
+        # A file that is not there will not be until a controller is handed on.
+        looked_for = (v2, self._owner.tries)
+        text = None if looked_for in self._absent else read(f"{self.path}/{v2}")
+        if text is None:
+            self._absent.add(looked_for)
+            if controller in self._v1:
+                text = read(f"{self._v1[controller]}/{v1}")
         return int(text) if text is not None and text.strip().isdigit() else None
 
     # ------------------------------------------------------------------ the end
@@ -290,6 +301,11 @@ class Cgroups:
     def __init__(self, place: Place) -> None:
         self.place = place
         self._tried: set[str] = set()
+
+    @property
+    def tries(self) -> int:
+        """How often it was tried to hand a controller on: files appear when that works."""
+        return len(self._tried)
 
     def create(self, service: str, index: int) -> Cgroup:
         """The cgroup of an instance: a new one, or the one that is there (of an adopted instance).

@@ -93,6 +93,8 @@ def keyed(text: str, key: str) -> int | None:
 def folders(path: str) -> list[str]:
     """Names of the folders in a folder; none when it cannot be read."""
     try:
+        if os.stat(path).st_nlink == 2:
+            return []  # a name of its own and its `.`: nothing below has a `..`
         with os.scandir(path) as entries:
             return [e.name for e in entries if e.is_dir(follow_symlinks=False)]
     except OSError:

@@ -105,7 +105,7 @@ def _usage(
         return None, None, None
     memory = cpu = tasks = None
     if unit.cgroup is not None:
-        usage = unit.cgroup.usage()
+        usage = unit.cgroup.usage(peak=False)
         memory, cpu, tasks = usage.memory_bytes, usage.cpu_seconds, usage.tasks
     if memory is None or cpu is None:
         # Without the controller: the sum over the session, or at least over the main process.
