@@ -80,9 +80,7 @@ class Reason(StrEnum):
     """Processes of the instance would not die."""
 
 
-LIVE = frozenset(
-    {Lifecycle.STARTING, Lifecycle.RUNNING, Lifecycle.RELOADING, Lifecycle.STOPPING}
-)
+LIVE = frozenset({Lifecycle.STARTING, Lifecycle.RUNNING, Lifecycle.RELOADING, Lifecycle.STOPPING})
 """States in which a process exists."""
 
 SETTLED = frozenset({Lifecycle.STOPPED, Lifecycle.EXITED, Lifecycle.FAILED, Lifecycle.LOST})

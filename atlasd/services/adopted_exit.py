@@ -1,4 +1,4 @@
-"""The end of a process that is nobody's child here: its pidfd says when, and since Linux 6.15 how."""
+"""The end of a process that is nobody's child here: a pidfd says when, and lately also how."""
 
 from collections.abc import Callable
 

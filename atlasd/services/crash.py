@@ -1,4 +1,4 @@
-"""The record of an unplanned exit: what died, of what, with which last words; equal ones are counted."""
+"""The record of an unplanned exit: what died, of what, with which last words, how often."""
 
 import hashlib
 import json

@@ -30,7 +30,7 @@ class Hands(Protocol):
     def prepare_stop(self) -> None:
         """Run pre_stop and drain commands, then call `stop_prepared`."""
 
-    def signal(self, name: str, everyone: bool) -> None:
+    def signal(self, name: str, *, everyone: bool) -> None:
         """Send a signal to the main process, or to all processes of the instance."""
 
     def sweep(self) -> None:
@@ -165,6 +165,16 @@ class Machine:
         return self._after
 
     @property
+    def returns(self) -> bool:
+        """Whether the end that is under way will be followed by a new start."""
+        if self.wanted is not Wanted.UP:
+            return False
+        if self.state is Lifecycle.STOPPING:
+            again = self._outcome in (Outcome.RESTART, Outcome.AGAIN)
+            return self._after in ("restart", "failure") or (self._after == "outcome" and again)
+        return self.state in (Lifecycle.BACKOFF, Lifecycle.WAITING, Lifecycle.STARTING)
+
+    @property
     def stop_was_asked_for(self) -> bool:
         """Whether the stop under way was asked for, and is no answer to a failure."""
         return self._after in ("stopped", "restart") and self.reason not in (
@@ -203,14 +213,16 @@ class Machine:
         """Change what is wanted. `manual` starts what has failed or finished, counters cleared."""
         self.wanted = wanted
         if wanted is Wanted.UP:
-            self._want_up(now, reason, detail, actor, manual)
+            self._want_up(now, reason, detail, actor, manual=manual)
         elif wanted is Wanted.DOWN:
             self._want_down(now, reason, detail, actor)
         elif self.state in (Lifecycle.WAITING, Lifecycle.BACKOFF):
             self.hands.disarm("backoff")
             self._move(Lifecycle.STOPPED, reason, detail or "paused", actor)
 
-    def _want_up(self, now: float, reason: Reason, detail: str, actor: str, manual: bool) -> None:
+    def _want_up(
+        self, now: float, reason: Reason, detail: str, actor: str, *, manual: bool
+    ) -> None:
         if self.state is Lifecycle.STOPPING:
             if self._after == "stopped":
                 self._after = "restart"
@@ -468,7 +480,7 @@ class Machine:
         self._step_ends = now + wait
         if wait != float("inf"):
             self.hands.arm("stop", wait)
-        self.hands.signal(name, everyone)
+        self.hands.signal(name, everyone=everyone)
 
     def _finish_stop(self, now: float) -> None:
         self.hands.disarm("stop")
@@ -493,15 +505,19 @@ class Machine:
         if self.state is not Lifecycle.STOPPING:
             reason, detail = restart.reason_of(exit_), describe(exit_, self.spec)
             self._outcome = restart.judge(exit_, self.spec.restart, self.spec.type, signal_name)
-            if self.state is Lifecycle.STARTING and self._outcome in (Outcome.DONE, Outcome.AGAIN):
-                if self.spec.type != "oneshot" and self.spec.restart.policy != "never":
-                    self._outcome = Outcome.RESTART
-                    detail += (
-                        " before it was ready"
-                        if self.spec.ready is not None
-                        else f" after less than {self.min_uptime:g} s"
-                        ' (a program that does its work and ends is of type = "oneshot")'
-                    )
+            early = (
+                self.state is Lifecycle.STARTING
+                and self.spec.type != "oneshot"
+                and self.spec.restart.policy != "never"
+            )
+            if early and self._outcome in (Outcome.DONE, Outcome.AGAIN):
+                self._outcome = Outcome.RESTART
+                detail += (
+                    " before it was ready"
+                    if self.spec.ready is not None
+                    else f" after less than {self.min_uptime:g} s"
+                    ' (a program that does its work and ends is of type = "oneshot")'
+                )
             self._failure = (reason, detail)
         self._sweeping = True
         self.hands.sweep()

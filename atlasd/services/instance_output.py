@@ -64,7 +64,7 @@ class InstanceOutput:
         return [line.message for line in found]
 
     def tap(self, callback: Callable[[bytes, str], object] | None) -> None:
-        """Hand every new piece of output, with its stream's name, to the callback; null: no more."""
+        """Hand every new piece of output, and its stream's name, to the callback; null: no more."""
         for stream in self._streams:
             if callback is None:
                 stream.tap = None

@@ -41,7 +41,7 @@ class Loop:
         self, clock: Clock | None = None, report: Callable[[str], None] | None = None
     ) -> None:
         self.clock: Clock = clock or RealClock()
-        self._report = report or (lambda text: print(text, file=sys.stderr, flush=True))
+        self._report = report or (lambda text: sys.stderr.write(text + "\n"))
         self._epoll = select.epoll()
         self._watched: dict[int, Callable[[int], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -54,7 +54,7 @@ class Loop:
         """Times the loop has left epoll: the idle cost, as a number."""
 
     def watch(self, fd: int, callback: Callable[[int], object], events: int = READ) -> None:
-        """Call `callback(mask)` whenever `fd` is ready for `events`; again for a change of either."""
+        """Call `callback(mask)` whenever `fd` is ready for `events`; again to change either."""
         if fd in self._watched:
             self._epoll.modify(fd, events)
         else:
@@ -128,7 +128,7 @@ class Loop:
         self._running = False
 
     def turn(self, limit: float | None = None) -> None:
-        """One turn: wait for the next event, for `limit` seconds at most, and handle what is due."""
+        """One turn: wait for the next event, `limit` seconds at most, and handle what is due."""
         while self._timers and not self._timers[0][2].pending:
             heapq.heappop(self._timers)
         timeout = limit

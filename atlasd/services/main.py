@@ -1,4 +1,4 @@
-"""`atlasd services`: the parent of every supervised process. Small, so that it never has to fall."""
+"""`atlasd services`: the parent of every supervised process; small, so that it need not fall."""
 
 import fcntl
 import gc
@@ -223,7 +223,7 @@ def _listen(path: str) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.bind(path)
     # Who may connect is decided by the peer's credentials; see Server.
-    os.chmod(path, 0o666)
+    os.chmod(path, 0o666)  # noqa: S103  see above
     made.listen(16)
     return made
 

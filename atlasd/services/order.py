@@ -28,7 +28,7 @@ class CycleError(ValueError):
 
 
 def check_graph(graph: Graph) -> None:
-    """Raise `UnknownServiceError` or `CycleError` (with the shortest cycle's path) for a bad graph."""
+    """Raise `UnknownServiceError`, or `CycleError` with the shortest circle, for a bad graph."""
     for service, edges in graph.items():
         for edge in edges:
             if edge.service not in graph:
@@ -76,7 +76,7 @@ def _in_cycles(graph: Graph) -> set[str]:
             del left[name]
         gone = set(free)
         for needs in left.values():
-            needs -= gone
+            needs.difference_update(gone)
 
 
 def pulled_in(graph: Graph, services: Iterable[str]) -> set[str]:

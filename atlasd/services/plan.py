@@ -36,6 +36,8 @@ class Present:
     index: int
     state: Lifecycle
     digest: str
+    wanted: Wanted = Wanted.UP
+    """Of this instance: one that stops is started again afterwards if it is wanted up."""
 
 
 def plan(
@@ -45,7 +47,7 @@ def plan(
     wanted: Mapping[str, Wanted],
     present: Mapping[str, Sequence[Present]],
 ) -> list[Action]:
-    """The difference between what is (`old` specifications, `present` instances) and what is wanted.
+    """The difference between what is (`old` specifications, `present` instances) and is wanted.
 
     Empty when there is nothing to do, so that asking twice does nothing twice. An instance that
     waits, backs off or has failed needs no action unless its definition changed: the supervisor
@@ -59,7 +61,7 @@ def plan(
             actions += [
                 _action(name, i, "stop", Reason.CONFIG, "removed from the configuration")
                 for i in sorted(instances)
-                if instances[i].state not in (Lifecycle.STOPPED,)
+                if instances[i].state is not Lifecycle.STOPPED
             ]
             continue
         up = wanted.get(name, Wanted.UP if spec.enabled else Wanted.DOWN)
@@ -88,7 +90,7 @@ def _one(
             return None
         return _action(name, index, "stop", Reason.CONFIG, f"scaled to {spec.instances}")
     if wanted is Wanted.DOWN:
-        if settled_down or (present is not None and present.state in (Lifecycle.STOPPING,)):
+        if settled_down or (present is not None and present.state is Lifecycle.STOPPING):
             return None
         if (
             present is not None
@@ -108,6 +110,8 @@ def _one(
         detail = "new" if before is None or (present is None and index >= before.instances) else ""
         return _action(name, index, "start", Reason.CONFIG, detail or "wanted up")
     assert present is not None
+    if present.state is Lifecycle.STOPPING and present.wanted is Wanted.DOWN:
+        return _action(name, index, "start", Reason.CONFIG, "wanted up")
     if live and present.digest and present.digest != spec.digest():
         fields = ", ".join(changed) or "definition"
         return _action(name, index, "restart", Reason.CONFIG, f"changed: {fields}")

@@ -8,21 +8,33 @@ Newline-delimited JSON, one object a line; descriptors ride along with SCM_RIGHT
 
 Operations (request fields beside `id` and `op` → fields of `ok`):
 
-    hello       version                                   → version, pid, boot_id, started, next_seq, capabilities,
-                                                            last_upgrade: {ok, detail} | {}
+    hello       version
+                → version, pid, boot_id, started, next_seq, capabilities,
+                  last_upgrade: {ok, detail} | {}
     apply       services: [spec…], wanted: {name: Wanted}, host: HostPolicy, actor, dry_run
-                                                          → actions: [Action…]
-    snapshot    services: [name…] | null                  → SnapshotBody
-    start, stop, restart, reload   service, instance|null, actor, reason   → affected: [index…]
-    pause       service, actor                            → {}
-    signal      service, instance|null, signal, actor     → affected: [index…]
-    scale       service, instances, actor                 → actions: [Action…]
-    subscribe   since: seq|null                           → next_seq, lost   (events from `since` on follow)
-    offer       names: [name…]  + descriptors (SCM_RIGHTS; at most 200 a message)  → taken: [name…]
-    hold        (sent by services as {"hold": [name…], "drop": [name…]} + descriptors: keep duplicates of these)
-    upgrade     executable|null, actor                    → answered only with an error, when it is refused; else the
-                                                            connection ends, and `last_upgrade` of the next hello tells
-    shutdown    keep_services: bool, actor                → {}  (answered when everything is stopped)
+                → actions: [Action…]
+    snapshot    services: [name…] | null
+                → SnapshotBody
+    start, stop, restart, reload
+                service, instance|null, actor, reason
+                → affected: [index…]
+    pause       service, actor
+                → {}
+    signal      service, instance|null, signal, actor
+                → affected: [index…]
+    scale       service, instances, actor
+                → actions: [Action…]
+    subscribe   since: seq|null
+                → next_seq, lost; events from `since` on follow
+    offer       names: [name…], and descriptors (SCM_RIGHTS; at most 200 a message)
+                → taken: [name…]
+    hold        sent by services, as {"hold": [name…], "drop": [name…]} and descriptors: keep
+                duplicates of these
+    upgrade     executable|null, actor
+                → an error, when it is refused; else the connection ends, and `last_upgrade` of the
+                  next hello tells
+    shutdown    keep_services: bool, actor
+                → {}, when everything is stopped
 
 A start, stop, restart or reload is answered as soon as it is accepted; what came of it is seen in
 events and the snapshot.
@@ -120,7 +132,8 @@ class EventBody(TypedDict, total=False):
     """Wall time, seconds since the epoch."""
     monotonic: float
     kind: str
-    """transition | crash | health | traffic | status | leftovers | plan | hook | upgrade | lost-output"""
+    """transition | crash | health | traffic | status | leftovers | plan | hook | upgrade |
+    lost-output"""
     service: str
     instance: int
     old: str

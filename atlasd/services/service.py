@@ -1,4 +1,4 @@
-"""One service as the supervisor sees it: its definition, its instances, its sockets and counters."""
+"""One service as the supervisor sees it: its definition, instances, sockets and counters."""
 
 import os
 import socket
@@ -87,7 +87,7 @@ class Service:
     def present(self) -> list[Present]:
         """The instances, for the plan."""
         return [
-            Present(index=i, state=u.machine.state, digest=u.digest)
+            Present(index=i, state=u.machine.state, digest=u.digest, wanted=u.machine.wanted)
             for i, u in sorted(self.units.items())
         ]
 
@@ -109,9 +109,10 @@ class Service:
         )
 
     @property
-    def can_still_meet(self) -> bool:
-        """Whether an instance is left that has not been given up."""
-        return any(u.machine.state is not Lifecycle.FAILED for u in self._wanted_units())
+    def given_up(self) -> bool:
+        """Whether every instance was given up."""
+        units = self._wanted_units()
+        return bool(units) and all(u.machine.state is Lifecycle.FAILED for u in units)
 
     @property
     def has_failed(self) -> bool:

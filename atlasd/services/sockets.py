@@ -1,4 +1,4 @@
-"""Listening sockets: opened once, kept for as long as a service declares them, passed to each instance."""
+"""Listening sockets: opened once, kept while a service declares them, passed to each instance."""
 
 import errno
 import os

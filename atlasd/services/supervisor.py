@@ -41,7 +41,10 @@ class Supervisor:
         self.spawns_total = 0
         self.stopping = False
         self._recheck: set[str] = set()
-        self._on_idle: Callable[[], None] | None = None
+        self._coming: set[str] = set()
+        """Services that are being started in this very call; see `blocked`."""
+        self._on_idle: list[Callable[[], None]] = []
+        self._actor = ""
         self._rolling: dict[str, Rolling] = {}
         self._has_policy = False
         self.place: Place | None = None
@@ -86,10 +89,16 @@ class Supervisor:
                 service = self.services[name] = Service(self, spec)
             service.define(spec)
             service.wanted = wanted.get(name, Wanted.UP if spec.enabled else Wanted.DOWN)
+        for name, service in self.services.items():
+            if name not in new:
+                service.removed, service.wanted = True, Wanted.DOWN
         self.save_target()
         for action in actions:
             self.journal.add("plan", **action.to_wire(), actor=actor)
         self._act(actions, actor, reason)
+        for name in new:
+            self._agree(self.services[name], actor)
+        self.loop.call_soon(self.settle)
         return actions
 
     def set_policy(self, policy: HostPolicy) -> None:
@@ -124,15 +133,14 @@ class Supervisor:
 
     def _act(self, actions: Iterable[Action], actor: str, reason: Reason) -> None:
         restarts: dict[str, list[int]] = {}
+        starts: list[tuple[Unit, str]] = []
         for action in actions:
             service = self.services[action.service]
             unit = service.unit(action.instance)
             if action.action == "start":
-                unit.want(Wanted.UP, reason=reason, detail=action.detail, actor=actor, manual=True)
+                starts.append((unit, action.detail))
             elif action.action == "stop":
                 unit.want(Wanted.DOWN, reason=action.reason, detail=action.detail, actor=actor)
-                if action.detail.startswith("removed"):
-                    service.removed = True
             elif action.action == "restart":
                 restarts.setdefault(action.service, []).append(action.instance)
             else:
@@ -140,8 +148,34 @@ class Supervisor:
         for name, indexes in restarts.items():
             details = {a.instance: a.detail for a in actions if a.service == name}
             self.roll(name, indexes, Reason.CONFIG, details[indexes[0]], actor)
-        for name in [n for n, s in self.services.items() if s.removed and not s.units]:
-            self.forget(name)
+        self.start_units(starts, reason, actor)
+
+    def start_units(self, starts: Iterable[tuple[Unit, str]], reason: Reason, actor: str) -> None:
+        """Start instances, each with its detail, as if all at the same moment.
+
+        So that none of them passes another that it waits for and that stands later in the list.
+        """
+        starts = list(starts)
+        self._coming = {unit.service.name for unit, _ in starts}
+        for unit, detail in starts:
+            unit.want(Wanted.UP, reason=reason, detail=detail, actor=actor, manual=True)
+        coming, self._coming = self._coming, set()
+        for name in sorted(coming):
+            self.changed(name)
+
+    def _agree(self, service: Service, actor: str) -> None:
+        # What calls for no action may still be wanted otherwise than before, from now on.
+        for unit in list(service.units.values()):
+            machine = unit.machine
+            if unit.index >= service.spec.instances or machine.wanted is service.wanted:
+                continue
+            if service.wanted is Wanted.DOWN:
+                if not machine.live:
+                    machine.wanted = Wanted.DOWN
+            elif machine.wanted is Wanted.PAUSED or (
+                service.wanted is Wanted.PAUSED and machine.wanted is Wanted.UP
+            ):
+                unit.want(service.wanted, reason=Reason.CONFIG, actor=actor)
 
     def save_target(self) -> None:
         """Keep the target for a successor."""
@@ -149,8 +183,9 @@ class Supervisor:
             self.target_path,
             {
                 "policy": to_wire(self.policy),
-                "services": [to_wire(s.spec) for s in self.services.values() if not s.removed],
+                "services": [to_wire(s.spec) for s in self.services.values()],
                 "wanted": {name: s.wanted.value for name, s in self.services.items()},
+                "removed": [name for name, s in self.services.items() if s.removed],
             },
         )
 
@@ -184,16 +219,21 @@ class Supervisor:
         self._refuse_while_stopping()
         self._cancel_roll(name)
         units = self._units(name, index)
-        for other in order.pulled_in(self.graph(), [name]) - {name}:
+        starts = self._pulled_in(name)
+        self._want(name, Wanted.UP)
+        starts += [(unit, "") for unit in units]
+        self.start_units(starts, Reason.REQUEST, actor)
+        return [u.index for u in units]
+
+    def _pulled_in(self, name: str) -> list[tuple[Unit, str]]:
+        """What a start of the service starts too: what it requires and wants, and so on."""
+        found: list[tuple[Unit, str]] = []
+        for other in sorted(order.pulled_in(self.graph(), [name]) - {name}):
             needed = self.services[other]
             if needed.wanted is not Wanted.UP or needed.has_failed:
                 self._want(other, Wanted.UP)
-                for unit in self._units(other, None):
-                    unit.want(Wanted.UP, detail=f"{name} needs it", actor=actor, manual=True)
-        self._want(name, Wanted.UP)
-        for unit in units:
-            unit.want(Wanted.UP, actor=actor, manual=True)
-        return [u.index for u in units]
+                found += [(unit, f"{name} needs it") for unit in self._units(other, None)]
+        return found
 
     def stop(
         self, name: str, index: int | None, *, actor: str, timeout: float | None = None
@@ -219,7 +259,9 @@ class Supervisor:
         """Restart; several instances one by one, each ready before the next is touched."""
         self._refuse_while_stopping()
         units = self._units(name, index)
+        needed = self._pulled_in(name)
         self._want(name, Wanted.UP)
+        self.start_units(needed, Reason.REQUEST, actor)
         self.roll(name, [u.index for u in units], Reason.REQUEST, detail, actor)
         return [u.index for u in units]
 
@@ -227,6 +269,8 @@ class Supervisor:
         self, name: str, indexes: Sequence[int], reason: Reason, detail: str, actor: str
     ) -> None:
         """Restart the instances one by one; takes the place of a roll that is under way."""
+        if self.stopping or name not in self.services:
+            return  # it was put off to the end of a turn, and things have changed
         self._cancel_roll(name)
         rolling = Rolling(
             units=[self.services[name].unit(i) for i in indexes],
@@ -254,7 +298,7 @@ class Supervisor:
             raise AtlasError(
                 "service.reload",
                 f"service {name!r} declares no way to reload",
-                hint='set reload = { signal = "HUP" } (or exec, or notify), or use `atlasctl restart`',
+                hint='set reload = { signal = "HUP" } (or exec, notify), or use `atlasctl restart`',
             )
         running = [u for u in units if u.machine.state is Lifecycle.RUNNING]
         if not running:
@@ -315,7 +359,8 @@ class Supervisor:
             other = self.services.get(edge.service)
             if other is None or other.removed or other.meets(edge.condition):
                 continue
-            if edge.kind != "requires" and not other.is_under_way:
+            coming = other.is_under_way or edge.service in self._coming
+            if edge.kind != "requires" and not coming:
                 continue  # `wants` and `after` wait for what is on its way, and for nothing else
             return f"waiting for {edge.service} to be {edge.condition} (it is {other.summary()})"
         return None
@@ -337,13 +382,15 @@ class Supervisor:
         self.changed(unit.service.name)
         if new is Lifecycle.FAILED:
             self._fail_dependents(unit.service.name)
-        if new is Lifecycle.STOPPING and machine.wanted is Wanted.UP:
+        if new is Lifecycle.WAITING:
+            self.loop.call_soon(partial(self._fail_if_hopeless, unit))
+        if old in (Lifecycle.RUNNING, Lifecycle.RELOADING) and machine.returns:
             self._restart_companions(unit.service.name)
         if new in (Lifecycle.STOPPED, Lifecycle.EXITED, Lifecycle.FAILED, Lifecycle.LOST):
-            self.loop.call_soon(self._settle)
+            self.loop.call_soon(self.settle)
 
     def changed(self, name: str) -> None:
-        """Readiness, health or state of a service changed: dependents are looked at in this turn."""
+        """Readiness, health or state of a service changed: dependents are looked at this turn."""
         if not self._recheck:
             self.loop.call_soon(self._look_again)
         self._recheck.add(name)
@@ -361,11 +408,18 @@ class Supervisor:
                     unit.machine.dependency_changed(now)
 
     def _fail_dependents(self, name: str) -> None:
-        for dependent, edges in self.graph().items():
-            hard = any(e.service == name and e.kind == "requires" for e in edges)
-            if hard and not self.services[name].can_still_meet:
+        if self.services[name].given_up:
+            for dependent in order.dependents(self.graph(), name):
                 for unit in list(self.services[dependent].units.values()):
-                    unit.machine.dependency_failed(f"it requires {name}, which has failed")
+                    self._fail_if_hopeless(unit)
+
+    def _fail_if_hopeless(self, unit: Unit) -> None:
+        """Fail an instance that waits for what was given up."""
+        for edge in unit.service.spec.edges:
+            other = self.services.get(edge.service)
+            if edge.kind == "requires" and other is not None and other.given_up:
+                unit.machine.dependency_failed(f"it requires {edge.service}, which has failed")
+                return
 
     def _restart_companions(self, name: str) -> None:
         for other, service in self.services.items():
@@ -377,7 +431,8 @@ class Supervisor:
                         partial(self.roll, other, live, Reason.DEPENDENCY, detail, "")
                     )
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Forget instances and services that are stopped and no longer configured."""
         for name, service in list(self.services.items()):
             for index, unit in list(service.units.items()):
                 surplus = service.removed or index >= service.spec.instances
@@ -409,7 +464,7 @@ class Supervisor:
         """
         self.stopping = True
         self._rolling.clear()
-        self._on_idle = when_done
+        self._on_idle.append(when_done)
         self._actor = actor
         self.loop.call_soon(self._stop_next)
 
@@ -420,13 +475,18 @@ class Supervisor:
             service = self.services[name]
             held_back = name in alive and not order.may_stop(graph, name, alive)
             for unit in list(service.units.values()):
-                if unit.machine.state is Lifecycle.STOPPING or (held_back and unit.machine.live):
+                machine = unit.machine
+                if machine.state is Lifecycle.STOPPING:
+                    if machine.wanted is not Wanted.DOWN:  # it would be started again afterwards
+                        unit.want(Wanted.DOWN, detail="atlasd stops", actor=self._actor)
+                elif held_back and machine.live:
                     continue
-                if unit.machine.state not in (Lifecycle.STOPPED, Lifecycle.LOST):
+                elif machine.state not in (Lifecycle.STOPPED, Lifecycle.LOST):
                     unit.want(Wanted.DOWN, detail="atlasd stops", actor=self._actor)
-        if not any(s.any_live for s in self.services.values()) and self._on_idle is not None:
-            done, self._on_idle = self._on_idle, None
-            done()
+        if not any(s.any_live for s in self.services.values()):
+            waiting, self._on_idle = self._on_idle, []
+            for done in waiting:
+                done()
 
     def present(self) -> dict[str, list[Present]]:
         """Every instance, for the plan."""

@@ -49,7 +49,7 @@ class Sweep:
         self.look()
 
     def look(self) -> None:
-        """Something has ended: is anything left?"""
+        """Something has ended: see whether anything is left."""
         if self._over:
             return
         if self._nothing_left():
@@ -97,7 +97,7 @@ class Sweep:
 
     @staticmethod
     def find(unit: "Unit") -> list[procinfo.Stat]:
-        """The living processes of an instance, its main process included, each proven to be ours."""
+        """The living processes of an instance, its main one included, each proven to be ours."""
         if unit.cgroup is not None:
             found = [procinfo.stat(pid) for pid in unit.cgroup.processes()]
             return [p for p in found if p is not None and p.state not in "ZX"]
@@ -123,10 +123,11 @@ def _find_without_cgroup(unit: "Unit") -> list[procinfo.Stat]:
     candidates = _orphans(unit) if unit.is_child else {p.pid for p in everything}
     for process in everything:
         same_session = unit.main_pid in (process.sid, process.pgid) and not reused
-        if same_session and process.start_time >= unit.start_time:
+        if process.start_time < unit.start_time:
+            continue
+        if same_session or (
+            process.pid in candidates and procinfo.environment_has(process.pid, mark)
+        ):
             roots.add(process.pid)
-        elif process.pid in candidates and process.start_time >= unit.start_time:
-            if procinfo.environment_has(process.pid, mark):
-                roots.add(process.pid)
     others = unit.supervisor.by_pid.keys() - {unit.pid}
     return [p for p in procinfo.descendants(sorted(roots)) if p.pid not in others]
