@@ -8,6 +8,10 @@ from collections.abc import Iterator
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
+_SURELY_THE_END = 2048
+"""Bytes: the kernel fills a page before it leaves something of such a file for another read, but
+for the line that no longer fits, and none is half a page long."""
+
 _PIDFD_GET_INFO = (3 << 30) | (64 << 16) | (0xFF << 8) | 11
 _PIDFD_INFO_CGROUPID = 1 << 2
 _PIDFD_INFO_EXIT = 1 << 3
@@ -59,6 +63,8 @@ def read(path: str) -> str | None:
         parts = []
         while part := os.read(fd, 65536):
             parts.append(part)
+            if len(part) < _SURELY_THE_END:
+                break
         return b"".join(parts).decode()
     except OSError:
         return None
