@@ -40,8 +40,9 @@ test: setup ## everything: lint, types, then every test
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: setup ## lint and types
+check: setup ## lint, layout and types
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	cd etc/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
 
