@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from atlasd.clock import Clock
 from atlasd.services.journal import Journal
-from atlasd.states import Lifecycle, Reason
+from atlasd.states import Lifecycle, Reason, Wanted
 
 if TYPE_CHECKING:
     from atlasd.services.unit import Unit
@@ -57,8 +57,9 @@ class Rolling:
                             + " were left as they are",
                         )
                     return True
-                if not (up or finished):
+                if not (up or finished or self._is_done_for(self._now)):
                     return False
+            self._left = [unit for unit in self._left if not self._is_gone(unit)]
             if not self._left:
                 return True
             self._now = self._left.pop(0)
@@ -69,3 +70,16 @@ class Rolling:
             )
             if not self._left:
                 return True
+
+    @staticmethod
+    def _is_gone(unit: "Unit") -> bool:
+        service = unit.service
+        return (
+            service.removed
+            or unit.index >= service.spec.instances
+            or service.units.get(unit.index) is not unit
+        )
+
+    def _is_done_for(self, unit: "Unit") -> bool:
+        # Somebody wants something else of it meanwhile: waiting for it would be for ever.
+        return self._is_gone(unit) or unit.machine.wanted is not Wanted.UP

@@ -1,0 +1,279 @@
+"""What the supervisor makes of targets, requests and deaths, with played processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atlasd.errors import AtlasError
+from atlasd.services.restart import Exit
+from atlasd.states import Wanted
+from tests.unit.services.stage import NOTIFY, Stage, needs, spec
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    made = Stage(tmp_path, monkeypatch)
+    yield made
+    made.close()
+    assert made.reports == []
+
+
+def test_a_target_is_started_and_asking_twice_does_nothing_twice(stage: Stage) -> None:
+    assert stage.apply(spec("web", instances=2)) == [("web", 0, "start"), ("web", 1, "start")]
+    assert stage.state("web") == "starting"
+    stage.wind(1.1)
+    assert stage.state("web", 1) == "running"
+    assert stage.apply(spec("web", instances=2)) == []
+    assert len(stage.processes) == 2
+
+
+def test_one_changed_service_of_twenty_is_one_action(stage: Stage) -> None:
+    specs = [spec(f"s{i:02}") for i in range(20)]
+    stage.apply(*specs)
+    stage.wind(2)
+    changed = [*specs[:7], spec("s07", env={"A": "1"}), *specs[8:]]
+    assert stage.apply(*changed, dry_run=True) == [("s07", 0, "restart")]
+    assert stage.apply(*changed) == [("s07", 0, "restart")]
+    stage.dies("s07", exit_=Exit(signal=15))
+    stage.wind(2)
+    assert stage.apply(*changed) == []
+    assert len(stage.processes) == 21
+
+
+@pytest.mark.parametrize("kind", ["requires", "wants", "after"])
+def test_nobody_starts_before_what_stands_later_in_the_alphabet(stage: Stage, kind: str) -> None:
+    stage.apply(spec("api", edges=needs(f"{kind} db:ready")), spec("db"))
+    assert stage.started() == ["db"]
+    assert stage.state("api") == "waiting"
+    stage.wind(1.5)
+    assert stage.started() == ["db", "api"]
+
+
+@pytest.mark.parametrize("kind", ["wants", "after"])
+def test_what_is_not_coming_is_not_waited_for(stage: Stage, kind: str) -> None:
+    stage.apply(
+        spec("api", edges=needs(f"{kind} db:ready")), spec("db"), wanted={"db": Wanted.DOWN}
+    )
+    assert stage.started() == ["api"]
+
+
+def test_a_stopped_service_that_is_removed_is_gone(stage: Stage) -> None:
+    stage.apply(spec("old"), spec("web"))
+    stage.supervisor.stop("old", None, actor="test")
+    stage.dies("old", exit_=Exit(signal=15))
+    assert stage.state("old") == "stopped"
+    stage.apply(spec("web"))
+    assert list(stage.supervisor.services) == ["web"]
+
+
+def test_a_running_service_that_is_removed_is_stopped_and_then_gone(stage: Stage) -> None:
+    stage.apply(spec("old"), spec("web"))
+    assert stage.apply(spec("web")) == [("old", 0, "stop")]
+    assert stage.state("old") == "stopping"
+    stage.dies("old", exit_=Exit(signal=15))
+    assert list(stage.supervisor.services) == ["web"]
+
+
+def test_what_comes_back_while_it_is_being_removed_runs_again(stage: Stage) -> None:
+    stage.apply(spec("web"))
+    stage.wind(2)
+    stage.apply()
+    assert stage.state("web") == "stopping"
+    assert stage.apply(spec("web")) == [("web", 0, "start")]
+    assert stage.apply(spec("web")) == []
+    stage.dies("web", exit_=Exit(signal=15))
+    assert stage.state("web") == "starting"
+    assert len(stage.processes) == 2
+
+
+def test_scaling_down_takes_instances_in_backoff_away(stage: Stage) -> None:
+    stage.apply(spec("web", instances=3))
+    stage.wind(2)
+    for _ in range(2):
+        stage.dies("web", 2)
+    assert stage.state("web", 2) == "backoff"
+    stage.apply(spec("web", instances=1))
+    stage.dies("web", 1, Exit(signal=15))
+    assert sorted(stage.supervisor.services["web"].units) == [0]
+    stage.wind(30)
+    assert len(stage.processes) == 4
+
+
+def test_scaling_up_while_the_surplus_stops_starts_it_anew(stage: Stage) -> None:
+    stage.apply(spec("web", instances=2))
+    stage.wind(2)
+    stage.supervisor.scale("web", 1, actor="test")
+    stage.supervisor.scale("web", 2, actor="test")
+    stage.dies("web", 1, Exit(signal=15))
+    assert stage.state("web", 1) == "starting"
+
+
+def test_a_dependent_of_what_has_failed_before_fails_too_and_comes_back_with_it(
+    stage: Stage,
+) -> None:
+    db = spec("db")
+    stage.apply(db)
+    stage.dies("db", exit_=Exit(code=78))
+    assert stage.state("db") == "failed"
+    stage.apply(
+        db,
+        spec("api", edges=needs("requires db:ready")),
+        spec("web", edges=needs("requires api:ready")),
+    )
+    assert (stage.state("api"), stage.state("web")) == ("failed", "failed")
+    assert stage.unit("api").machine.detail == "it requires db, which has failed"
+    stage.supervisor.start("db", None, actor="test")
+    stage.turn()
+    stage.wind(5)
+    assert [stage.state(n) for n in ("db", "api", "web")] == ["running"] * 3
+
+
+def test_starting_starts_what_it_requires(stage: Stage) -> None:
+    down = {"api": Wanted.DOWN, "db": Wanted.DOWN}
+    stage.apply(spec("api", edges=needs("requires db:ready")), spec("db"), wanted=down)
+    assert stage.started() == []
+    stage.supervisor.start("api", None, actor="test")
+    stage.turn()
+    assert stage.started() == ["db"]
+    stage.wind(1.5)
+    assert stage.started() == ["db", "api"]
+
+
+def test_a_circle_is_refused_and_changes_nothing(stage: Stage) -> None:
+    stage.apply(spec("web"))
+    with pytest.raises(AtlasError, match="a → b → a"):
+        stage.apply(spec("a", edges=needs("after b")), spec("b", edges=needs("after a")))
+    assert list(stage.supervisor.services) == ["web"]
+
+
+# ---------------------------------------------------------------------- rolling
+
+
+def test_a_roll_waits_until_each_is_ready_again(stage: Stage) -> None:
+    stage.apply(spec("web", instances=3))
+    stage.wind(2)
+    stage.supervisor.restart("web", None, actor="test")
+    for index in range(3):
+        assert [stage.state("web", i) for i in range(3)].count("stopping") == 1
+        assert stage.state("web", index) == "stopping"
+        stage.dies("web", index, Exit(signal=15))
+        stage.wind(1.5)
+        assert stage.state("web", index) == "running"
+    assert len(stage.processes) == 6
+
+
+def test_a_roll_does_not_revive_instances_that_are_scaled_away(stage: Stage) -> None:
+    stage.apply(spec("web", instances=4))
+    stage.wind(2)
+    stage.supervisor.restart("web", None, actor="test")
+    stage.supervisor.scale("web", 2, actor="test")
+    stage.dies("web", 2, Exit(signal=15))
+    stage.dies("web", 3, Exit(signal=15))
+    for index in (0, 1):
+        stage.dies("web", index, Exit(signal=15))
+        stage.wind(2)
+    assert sorted(stage.supervisor.services["web"].units) == [0, 1]
+    assert stage.supervisor.by_pid.keys() == {stage.process("web", i).pid for i in (0, 1)}
+    assert len(stage.processes) == 6
+
+
+def test_a_roll_goes_on_past_an_instance_that_is_stopped_meanwhile(stage: Stage) -> None:
+    stage.apply(spec("web", instances=3))
+    stage.wind(2)
+    stage.supervisor.restart("web", None, actor="test")
+    stage.unit("web", 0).want(Wanted.DOWN)
+    stage.dies("web", 0, Exit(signal=15))
+    assert stage.state("web", 0) == "stopped"
+    assert stage.state("web", 1) == "stopping"
+
+
+def test_a_roll_halts_at_an_instance_that_does_not_come_up(stage: Stage) -> None:
+    stage.apply(spec("web", instances=2, ready=NOTIFY))
+    for index in (0, 1):
+        stage.unit("web", index).machine.ready(stage.clock.monotonic())
+    stage.supervisor.restart("web", None, actor="test")
+    stage.dies("web", 0, Exit(signal=15))
+    stage.dies("web", 0)
+    stage.dies("web", 0)
+    assert stage.state("web", 0) == "backoff"
+    assert stage.state("web", 1) == "running"
+    assert len(stage.told("roll-halted")) == 1
+
+
+# ---------------------------------------------------------------------- restart_with
+
+
+def companions(stage: Stage) -> None:
+    stage.apply(
+        spec("broker"), spec("worker", restart_with=("broker",), edges=needs("requires broker"))
+    )
+    stage.wind(3)
+    assert stage.started() == ["broker", "worker"]
+
+
+def test_restart_with_follows_a_restart(stage: Stage) -> None:
+    companions(stage)
+    stage.supervisor.restart("broker", None, actor="test")
+    stage.turn()
+    assert stage.state("worker") == "stopping"
+    assert stage.unit("worker").machine.detail == "broker is restarted"
+
+
+def test_restart_with_follows_a_crash(stage: Stage) -> None:
+    companions(stage)
+    stage.dies("broker")
+    assert stage.state("broker") == "starting"
+    assert stage.state("worker") == "stopping"
+    stage.dies("worker", exit_=Exit(signal=15))
+    stage.wind(2)
+    assert (stage.state("broker"), stage.state("worker")) == ("running", "running")
+    assert len(stage.processes) == 4
+
+
+def test_restart_with_does_not_follow_a_stop_nor_a_removal(stage: Stage) -> None:
+    companions(stage)
+    stage.supervisor.stop("broker", None, actor="test")
+    stage.turn()
+    assert stage.state("worker") == "running"
+
+
+def test_a_companion_is_not_restarted_when_atlasd_stops_meanwhile(stage: Stage) -> None:
+    companions(stage)
+    done: list[bool] = []
+    stage.supervisor.restart("broker", None, actor="test")
+    stage.supervisor.stop_all(lambda: done.append(True), actor="test")
+    stage.turn()
+    stage.dies("worker", exit_=Exit(signal=15))
+    stage.dies("broker", exit_=Exit(signal=15))
+    assert done == [True]
+    assert len(stage.processes) == 2
+
+
+# ---------------------------------------------------------------------- the end
+
+
+def test_everything_is_stopped_in_reverse_order(stage: Stage) -> None:
+    stage.apply(spec("db"), spec("api", edges=needs("requires db:started")), spec("other"))
+    stage.wind(3)
+    done: list[bool] = []
+    stage.supervisor.stop_all(lambda: done.append(True), actor="test")
+    stage.turn()
+    assert [stage.state(n) for n in ("db", "api", "other")] == ["running", "stopping", "stopping"]
+    stage.dies("api", exit_=Exit(signal=15))
+    assert stage.state("db") == "stopping"
+    stage.dies("other", exit_=Exit(signal=15))
+    assert not done
+    stage.dies("db", exit_=Exit(signal=15))
+    assert done == [True]
+    assert stage.supervisor.services["db"].wanted is Wanted.UP
+
+
+def test_who_asks_for_the_end_twice_is_answered_twice(stage: Stage) -> None:
+    stage.apply(spec("web"))
+    done: list[str] = []
+    stage.supervisor.stop_all(lambda: done.append("first"), actor="test")
+    stage.supervisor.stop_all(lambda: done.append("second"), actor="test")
+    stage.turn()
+    stage.dies("web", exit_=Exit(signal=15))
+    assert done == ["first", "second"]
