@@ -24,6 +24,9 @@ MOST_OUTPUT = 4096
 MOST_READ = 1024 * 1024
 """Bytes of output after which the command is ended."""
 
+DEATH = timedelta(milliseconds=500)
+"""What a killed process may take to be gone, before it is left to be buried in passing."""
+
 # What a command is told of the daemon's own environment. The rest may hold what is the daemon's
 # alone: its notify socket, its watchdog, secrets of whoever started it.
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME")
@@ -89,7 +92,7 @@ class ExecCheck:
         except TimeoutError:
             pass
         finally:
-            code = run.end()
+            code = await run.end()
         if code is not None:
             return _verdict(code, run.output, self._context.clock.monotonic() - began)
         words = f"it did not end within {limit.total_seconds():g} s and was killed"
@@ -133,7 +136,7 @@ class _Run:
         assert process.stdout is not None
         self._pipe = process.stdout.fileno()
         os.set_blocking(self._pipe, False)
-        self._ended = False
+        self._ended = asyncio.Event()
         self._over = asyncio.Event()
         self._loop.add_reader(self._pidfd, self._end)
         self._loop.add_reader(self._pipe, self._take)
@@ -153,12 +156,12 @@ class _Run:
         """Wait until the process has ended, or written too much."""
         await self._over.wait()
 
-    def end(self) -> int | None:
+    async def end(self) -> int | None:
         """Kill what is left of its process group.
 
         The exit code, negative for a signal; None when the process had not ended by itself.
         """
-        self._loop.remove_reader(self._pidfd)
+        by_itself = self._ended.is_set()
         self._take()
         self._loop.remove_reader(self._pipe)
         if self._process.stdout is not None:
@@ -169,14 +172,23 @@ class _Run:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-        if self._ended:
-            return self._reap()
-        # Even KILL can take its time, in a process that waits for a disk.
-        self._loop.add_reader(self._pidfd, self._reap)
-        return None
+        try:
+            async with asyncio.timeout(DEATH.total_seconds()):
+                await self._ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if not self._ended.is_set():
+                # A process that waits for a disk cannot die before it has waited.
+                self._loop.add_reader(self._pidfd, self._reap)
+        if not self._ended.is_set():
+            return None
+        code = self._reap()
+        return code if by_itself else None
 
     def _end(self) -> None:
-        self._ended = True
+        self._loop.remove_reader(self._pidfd)
+        self._ended.set()
         self._over.set()
 
     def _reap(self) -> int:

@@ -1,5 +1,6 @@
 """Checks that a URL answers: with the right status, the right text, in time, over honest TLS."""
 
+import os
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -202,8 +203,8 @@ def _certificate_fault(error: Exception) -> str:
 
 
 def _words(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno).lower()
     return " ".join(str(error).split()) or type(error).__name__
 
 
