@@ -21,7 +21,10 @@ from atlasd.services.spec import HostPolicy, Log
 __all__ = ["Capture", "OutputLine", "Recovered", "Spawn", "Stream"]
 
 REST = 0.002
-"""Seconds that a stream is left alone after a short read, so that more is read at once."""
+"""Seconds that a busy stream is left alone after a short read, so that more is read at once."""
+BUSY = 20_000
+"""Microseconds: a stream that was read less than this ago is busy. A line now and then is worth no
+second wake-up of the process, which costs more than the line."""
 TURN_BYTES = 2 << 20
 TURN_SECONDS = 0.003
 """What reading may take of one turn of the loop; the rest waits for the next one."""
@@ -67,6 +70,7 @@ class Stream:
         "lost_lines",
         "mark",
         "path",
+        "read_at",
         "tap",
         "widened",
     )
@@ -86,6 +90,8 @@ class Stream:
         self.flood = _PIPE_DEFAULT * 3 // 4
         """A read of so many bytes says that the pipe was full, and the writer perhaps waiting."""
         self.widened = False
+        self.read_at = 0
+        """When something was last read, in microseconds since the epoch."""
         self.bytes_total = 0
         self.lost_bytes = 0
         self.lost_lines = 0
@@ -192,6 +198,7 @@ class Capture:
         self._rest: Timer | None = None
         self._pumping = False
         self._flooded = False
+        self._trouble = ""
         self.bytes_total = 0
         """Bytes read from all streams since the start of this process."""
         self.lost_bytes = 0
@@ -313,6 +320,7 @@ class Capture:
             stream = ready.popleft()
             if stream.fd < 0:
                 continue
+            before = stream.read_at
             count = self._take_safely(stream)
             if not count:
                 self._arm(stream)
@@ -322,8 +330,10 @@ class Capture:
             elif count >= stream.flood:
                 self._widen(stream)
                 ready.append(stream)
-            else:
+            elif 0 <= stream.read_at - before < BUSY:
                 resting.append(stream)
+            else:
+                self._arm(stream)
             left -= count
             if left <= 0 or time.monotonic() >= end:
                 break
@@ -343,7 +353,10 @@ class Capture:
         try:
             return self.take(stream)
         except Exception as error:  # noqa: BLE001  one stream's trouble must not stop the others
-            self._report(f"output of {stream.service}.{stream.instance}: {error!r}")
+            trouble = f"output of {stream.service}.{stream.instance}: {error!r}"
+            if trouble != self._trouble:  # said once, though it may happen at every read
+                self._trouble = trouble
+                self._report(trouble)
             return 1  # not 0: it rests, rather than being read again at once
 
     def take(self, stream: Stream) -> int:
@@ -372,6 +385,7 @@ class Capture:
         # Only now, since the journal names the file by what it was.
         if file.size >= file.limit and writable:
             self.files.rotate(file)
+        stream.read_at = micros
         stream.bytes_total += count
         self.bytes_total += count
         if count > _BIG:
@@ -404,6 +418,8 @@ class Capture:
         """Read a stream no more."""
         self._loop.unwatch(stream.fd)
         self._streams.pop((stream.service, stream.instance, stream.stream), None)
+        if all(other.file is not stream.file for other in self._streams.values()):
+            stream.file.close()
 
     def close(self) -> None:
         """Let go of everything; pipes and their content stay for a successor."""

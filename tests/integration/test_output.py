@@ -256,3 +256,29 @@ def test_a_reader_follows_a_real_writer_through_rotation_and_gzip(tmp_path: Path
     assert capture.files.total == sum(p.stat().st_size for p in folder.iterdir())
     capture.close()
     loop.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a program as another user")
+def test_a_program_of_another_user_can_open_its_stdout_anew(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir(mode=0o700)
+    loop = Loop()
+    capture = Capture(loop, str(run), str(tmp_path / "log"))
+    capture.recover()
+    out = capture.stream("web", 0, "stdout", uid=65534, gid=65534)
+    end = out.child_end()
+    # As images do that log to a file which is a link to /dev/stdout.
+    script = "echo by descriptor; echo by name > /dev/stdout; echo and appended >> /dev/stdout"
+    child = subprocess.run(
+        ["/bin/sh", "-c", script], stdout=end, user=65534, group=65534, check=False, cwd="/"
+    )
+    os.close(end)
+    out.finish()
+    capture.close()
+    loop.close()
+    assert child.returncode == 0
+    assert [line.message for line in query(str(tmp_path / "log"), "web")] == [
+        "by descriptor",
+        "by name",
+        "and appended",
+    ]

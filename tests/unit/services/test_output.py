@@ -275,21 +275,32 @@ def test_asking_twice_gives_the_same_stream(bench: Bench) -> None:
         bench.capture.stream("web", 0, "stdin")
 
 
-def test_after_a_short_read_a_stream_rests_and_what_comes_meanwhile_is_read_at_once(
+def test_a_busy_stream_rests_after_a_short_read_and_what_comes_meanwhile_is_read_at_once(
     bench: Bench,
 ) -> None:
     out = bench.capture.stream("web", 0, "stdout")
-    bench.write(out, b"1\n")
-    bench.loop.turn(0)
-    assert out.bytes_total == 2
-    for line in (b"2\n", b"3\n"):
+    for line in (b"1\n", b"2\n"):
+        bench.write(out, line)
+        bench.loop.turn(0)
+    assert out.bytes_total == 4
+    for line in (b"3\n", b"4\n"):
         bench.write(out, line)
         bench.loop.turn(0)
         bench.loop.turn(0)
-    assert out.bytes_total == 2
+    assert out.bytes_total == 4
     bench.clock.wind(REST * 1.01)
     bench.loop.turn(0)
-    assert out.bytes_total == 6
+    assert out.bytes_total == 8
+
+
+def test_a_line_now_and_then_costs_one_wake_up_and_no_timer(bench: Bench) -> None:
+    out = bench.capture.stream("web", 0, "stdout")
+    for count in range(1, 5):
+        bench.clock.wind(1)
+        bench.write(out, b"1\n")
+        bench.loop.turn(0)
+        assert out.bytes_total == 2 * count
+        assert not [timer for _, _, timer in bench.loop._timers if timer.pending]
 
 
 def test_nothing_is_due_when_nothing_is_written(bench: Bench) -> None:
@@ -377,17 +388,29 @@ def test_a_tap_sees_what_was_written_and_costs_only_itself_when_it_fails(bench: 
     out.tap = broken
     bench.write(out, b"more\n")
     bench.settle()
+    bench.write(out, b"and again\n")
+    bench.settle()
     out.tap = None
     bench.write(out, b"and more\n")
     bench.settle()
-    assert [message for _, message in bench.lines()] == [b"listening on 8080", b"more", b"and more"]
+    assert [message for _, message in bench.lines()] == [
+        b"listening on 8080",
+        b"more",
+        b"and again",
+        b"and more",
+    ]
+    assert len(bench.said) == 1
     assert "a broken pattern" in bench.said[0]
 
 
 def test_a_removed_instance_takes_its_pipe_with_it(bench: Bench) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
     out = bench.capture.stream("web", 0, "stdout")
+    bench.write(out, b"x\n")
+    bench.settle()
     out.close(remove=True)
     out.close(remove=True)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert list((bench.root / "run/fifo").iterdir()) == []
     assert bench.capture.held() == {}
 
