@@ -5,13 +5,14 @@ opened, then they must match again. What cannot be proven is treated as down and
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from atlasd.errors import AtlasError
 from atlasd.services import procinfo
-from atlasd.services.launcher import INVOCATION
+from atlasd.services.launcher import HOOK, INVOCATION
 from atlasd.services.records import read_all, read_json
 from atlasd.services.service import Service
 from atlasd.services.spec import HostPolicy, ServiceSpec, policy_from_wire, spec_from_wire
@@ -41,7 +42,7 @@ class Adopted:
 def adopt(supervisor: Supervisor) -> Adopted:
     """Read the target and the records that a predecessor left, and take over what is proven."""
     report = Adopted()
-    specs, wanted, policy = _target(supervisor)
+    specs, wanted, removed, policy = _target(supervisor)
     records = {(s, i): body for s, i, body in read_all(supervisor.effects.records_dir)}
     if not specs:
         return report
@@ -49,33 +50,41 @@ def adopt(supervisor: Supervisor) -> Adopted:
     for spec in specs:
         service = supervisor.services[spec.name] = Service(supervisor, spec)
         service.wanted = wanted.get(spec.name, Wanted.UP)
+        service.removed = spec.name in removed
         service.open_sockets_early()
     for (name, index), record in records.items():
         service_ = supervisor.services.get(name)
         if service_ is not None:
             _take_over(service_.unit(index), record, report)
-    for service in supervisor.services.values():
-        for index in range(service.spec.instances):
-            unit = service.unit(index)
-            if service.wanted is Wanted.UP and unit.machine.state is Lifecycle.STOPPED:
-                supervisor.loop.call_soon(partial(_start_if_idle, unit))
+    supervisor.loop.call_soon(partial(_begin, supervisor))
     return report
 
 
-def _start_if_idle(unit: Unit) -> None:
-    if unit.idle:
-        unit.want(Wanted.UP, reason=Reason.BOOT)
+def _begin(supervisor: Supervisor) -> None:
+    """Start what is wanted and was not there, and end what was being removed."""
+    starts = []
+    for service in list(supervisor.services.values()):
+        if service.removed:
+            detail = "removed from the configuration"
+            for unit in list(service.units.values()):
+                unit.want(Wanted.DOWN, reason=Reason.CONFIG, detail=detail)
+        elif service.wanted is Wanted.UP:
+            units = [service.unit(index) for index in range(service.spec.instances)]
+            starts += [(unit, "") for unit in units if unit.idle]
+    supervisor.start_units(starts, Reason.BOOT, "")
+    supervisor.settle()
 
 
 def _target(
     supervisor: Supervisor,
-) -> tuple[list[ServiceSpec], dict[str, Wanted], HostPolicy]:
+) -> tuple[list[ServiceSpec], dict[str, Wanted], set[str], HostPolicy]:
     body = read_json(supervisor.target_path)
     if not isinstance(body, dict):
-        return [], {}, HostPolicy()
+        return [], {}, set(), HostPolicy()
     try:
         specs = [spec_from_wire(s) for s in body["services"]]
         wanted = {str(k): Wanted(v) for k, v in body["wanted"].items()}
+        removed = {str(name) for name in body.get("removed", ())}
         policy = policy_from_wire(body["policy"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise AtlasError(
@@ -83,7 +92,7 @@ def _target(
             f"{supervisor.target_path} cannot be read: {error}",
             hint="core sends the target again as soon as it connects",
         ) from None
-    return specs, wanted, policy
+    return specs, wanted, removed, policy
 
 
 def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> None:
@@ -94,6 +103,8 @@ def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> Non
     unit.invocation = str(record.get("invocation", ""))
     _restore_counters(unit, record)
     pid = record.get("pid")
+    if state is Lifecycle.STOPPING or (state is Lifecycle.STARTING and pid is None):
+        _end_hooks(unit.invocation)
     if state in LIVE and not isinstance(pid, int):
         # Killed between the intent and its outcome: the invocation tells whether it was started.
         found = _by_invocation(unit.invocation)
@@ -231,13 +242,27 @@ def _restore_idle(unit: Unit, record: Mapping[str, object], state: Lifecycle) ->
         unit.arm("backoff", max(0.0, machine.next_start_at - unit.now))
 
 
+def _bearing(invocation: str) -> list[tuple[procinfo.Stat, str]]:
+    """The living processes with this invocation, each with the hook that it is part of, or ""."""
+    mark, hook = f"{INVOCATION}={invocation}".encode(), f"{HOOK}=".encode()
+    found = []
+    for process in procinfo.all_processes():
+        environment = procinfo.environment(process.pid)
+        if process.state not in "ZX" and mark in environment:
+            hooks = [e.removeprefix(hook).decode() for e in environment if e.startswith(hook)]
+            found.append((process, hooks[0] if hooks else ""))
+    return found
+
+
+def _end_hooks(invocation: str) -> None:
+    # A successor runs them anew, and they must not run twice at the same time.
+    for process, hook in _bearing(invocation):
+        if hook in ("pre_start", "pre_stop"):
+            procinfo.signal_proven(process, signal.SIGKILL)
+
+
 def _by_invocation(invocation: str) -> procinfo.Stat | None:
-    mark = f"{INVOCATION}={invocation}".encode()
-    found = [
-        p
-        for p in procinfo.all_processes()
-        if p.state not in "ZX" and p.sid == p.pid and procinfo.environment_has(p.pid, mark)
-    ]
+    found = [p for p, hook in _bearing(invocation) if not hook and p.sid == p.pid]
     # Of several, the one that was started first is the one that we have started.
     return min(found, key=lambda p: p.start_time) if found else None
 

@@ -9,6 +9,9 @@ from atlasd.services.spec import ServiceSpec
 LISTEN_FDS_START = 3
 INVOCATION = "INVOCATION_ID"
 """As systemd names it: 128 random bits in hexadecimal, another for each start."""
+HOOK = "ATLASD_HOOK"
+"""Tells a command beside the program what it is: pre_start, post_start, pre_stop, post_stop,
+reload or probe. The program itself doesn't have it."""
 
 
 def with_index(text: str, index: int) -> str:

@@ -1,4 +1,4 @@
-"""What the kernel says of a process: who it is, how it ended, what it uses; and signals that cannot miss."""
+"""What the kernel says of a process: who it is, what it uses, how it ended; and safe signals."""
 
 import ctypes
 import errno
@@ -67,13 +67,18 @@ def stat(pid: int) -> Stat | None:
     )
 
 
-def environment_has(pid: int, assignment: bytes) -> bool:
-    """Whether the environment that the process was executed with holds `NAME=value`."""
+def environment(pid: int) -> list[bytes]:
+    """The environment that the process was executed with, as `NAME=value`; empty if unknown."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return assignment in file.read().split(b"\0")
+            return file.read().split(b"\0")
     except OSError:
-        return False
+        return []
+
+
+def environment_has(pid: int, assignment: bytes) -> bool:
+    """Whether the environment that the process was executed with holds `NAME=value`."""
+    return assignment in environment(pid)
 
 
 def children(pid: int) -> list[int]:

@@ -77,6 +77,8 @@ class Unit:
         self._command: Cancellable | None = None
         self._sweep: Sweep | None = None
         self._oom_kills = 0
+        self._restarts = 0
+        """Of the machine's restarts, those that the service's counters know."""
         self._limits: tuple[int | None, float | None, int | None] = (None, None, None)
         self.pending_exit = False
         """It ended under a predecessor, and how is still to be found out."""
@@ -130,6 +132,7 @@ class Unit:
         self.status_text = ""
         self.leftovers = []
         if spec.pre_start:
+            self.write_record()  # a successor would have to end what the hooks have begun
             self._run_hooks("pre_start", spec.pre_start, self._spawn)
         else:
             self._spawn("")
@@ -283,9 +286,14 @@ class Unit:
 
     # ------------------------------------------------------------------ hooks
 
-    def hook_env(self) -> dict[str, str]:
-        """The environment of hooks and exec probes: the program's own."""
-        return launcher.environment(self.machine.spec, index=self.index, invocation=self.invocation)
+    def hook_env(self, what: str) -> dict[str, str]:
+        """The environment of a hook or exec probe: the program's own, and which it is."""
+        return launcher.environment(
+            self.machine.spec,
+            index=self.index,
+            invocation=self.invocation,
+            extra={launcher.HOOK: what},
+        )
 
     def _run_hooks(self, what: str, hooks: "Sequence[Hook]", then: "Callable[[str], None]") -> None:
         if not hooks:
@@ -300,7 +308,7 @@ class Unit:
             else:
                 then(self._hook_problem(what, hooks[0], result))
 
-        self._command = self._start_hook(hooks[0], finished)
+        self._command = self._start_hook(what, hooks[0], finished)
 
     def _run_hook(self, what: str, hook: Hook) -> None:
         def finished(result: Finished) -> None:
@@ -312,14 +320,16 @@ class Unit:
                     detail=self._hook_problem(what, hook, result),
                 )
 
-        self._start_hook(hook, finished)
+        self._start_hook(what, hook, finished)
 
-    def _start_hook(self, hook: Hook, finished: "Callable[[Finished], object]") -> Cancellable:
+    def _start_hook(
+        self, what: str, hook: Hook, finished: "Callable[[Finished], object]"
+    ) -> Cancellable:
         spec = self.machine.spec
         return self.effects.commands.run(
             [launcher.with_index(a, self.index) for a in hook.command],
             on_exit=finished,
-            env=self.hook_env(),
+            env=self.hook_env(what),
             cwd=launcher.with_index(spec.cwd, self.index),
             user=spec.user,
             group=spec.group,
@@ -356,7 +366,7 @@ class Unit:
 
         self._run_hooks("pre_stop", hooks[:1], done)
 
-    def signal(self, name: str, everyone: bool) -> None:
+    def signal(self, name: str, *, everyone: bool) -> None:
         """Send a signal to the main process, or to all processes of the instance."""
         number = signal_number(name)
         if everyone and number == signals.SIGKILL and self.cgroup is not None:
@@ -385,7 +395,7 @@ class Unit:
                     problem = self._hook_problem("reload", hook, result)
                     self.machine.reload_failed(self.now, problem)
 
-            self._start_hook(hook, finished)
+            self._start_hook("reload", hook, finished)
             return
         self.signal(spec.reload.signal, everyone=False)
         if spec.reload.kind == "signal":
@@ -394,7 +404,7 @@ class Unit:
     # ------------------------------------------------------------------ Hands: the end
 
     def process_ended(self, exit_: Exit) -> None:
-        """The main process has ended: the output first, then what follows, then the record of it."""
+        """The main process has ended: its output first, then what follows, then the record."""
         self.output.drain()
         now = self.now
         before, machine = self.machine.state, self.machine
@@ -536,9 +546,9 @@ class Unit:
         """The machine has changed its state."""
         self.since = self.now
         self.since_wall = self.supervisor.clock.wall()
-        if new is Lifecycle.STARTING and old is not Lifecycle.STOPPED:
-            if self.machine.reason not in (Reason.REQUEST, Reason.CONFIG, Reason.DEPLOY):
-                self.service.count_restart(self.machine.reason.value)
+        if new is Lifecycle.STARTING and self.machine.restarts > self._restarts:
+            self._restarts = self.machine.restarts
+            self.service.count_restart(self.machine.exit_reason[0].value)
         self.supervisor.moved(self, old, new)
         self.record_soon()
 

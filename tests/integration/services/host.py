@@ -308,14 +308,17 @@ class Host:
                     found.append(process)
         return found
 
-    def running(self, mark: str) -> list[int]:
-        """The pids of those whose command line holds the word `mark`."""
-        found = []
+    def commands(self) -> dict[int, str]:
+        """The command lines of all that `left` finds, by pid."""
+        found = {}
         for process in self.left():
             with contextlib.suppress(psutil.NoSuchProcess):
-                if mark in process.cmdline():
-                    found.append(process.pid)
+                found[process.pid] = " ".join(process.cmdline())
         return found
+
+    def running(self, mark: str) -> list[int]:
+        """The pids of those whose command line holds the word `mark`."""
+        return [pid for pid, line in self.commands().items() if mark in line.split()]
 
     def cgroup_folders(self) -> Iterator[Path]:
         """The folders that hold the cgroups of this host's services."""
