@@ -1,15 +1,14 @@
 """Where atlasd's files are: system folders for root, the user's own otherwise, or all under one."""
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from atlasd.errors import AtlasError
+from atlasd.folders import CONTROL_SOCKET, folders
 
 # Strings, not pathlib: the services role and atlasctl load this module, and pathlib would cost
-# them memory and start-up time. The XDG rules are spelt out for the same reason: they are four
-# environment variables, and the library for it is an import that neither can afford.
+# them memory and start-up time.
 
 SOCKET_PATH_MAX = 107
 """Bytes that the kernel takes for the path of a unix socket (sun_path, less its final NUL)."""
@@ -62,7 +61,7 @@ class Paths:
     @property
     def control_socket(self) -> str:
         """Where core is asked."""
-        return os.path.join(self.run, "control.sock")
+        return os.path.join(self.run, CONTROL_SOCKET)
 
     @property
     def services_socket(self) -> str:
@@ -103,37 +102,9 @@ def find(
     unless given.
     Raises `AtlasError` `daemon.directory` when a socket's path would be too long for the kernel.
     """
-    environ = os.environ if environ is None else environ
-    uid = os.geteuid() if uid is None else uid
+    found = folders(root=root, environ=environ, uid=uid)
     chosen = os.path.abspath(config) if config else None
-    below = root or environ.get("ATLASD_ROOT")
-    if below:
-        base = os.path.abspath(below)
-        paths = Paths(
-            etc=os.path.join(base, "etc"),
-            state=os.path.join(base, "state"),
-            run=os.path.join(base, "run"),
-            log=os.path.join(base, "log"),
-            config=chosen,
-        )
-    elif uid == 0 or environ.get("ATLASD_SYSTEM") == "1":
-        paths = Paths(
-            etc="/etc/atlasd",
-            state="/var/lib/atlasd",
-            run="/run/atlasd",
-            log="/var/log/atlasd",
-            config=chosen,
-        )
-    else:
-        state = os.path.join(_xdg("XDG_STATE_HOME", ".local/state", environ, uid), "atlasd")
-        runtime = _runtime_dir(environ, uid)
-        paths = Paths(
-            etc=os.path.join(_xdg("XDG_CONFIG_HOME", ".config", environ, uid), "atlasd"),
-            state=state,
-            run=os.path.join(runtime, "atlasd") if runtime else os.path.join(state, "run"),
-            log=os.path.join(state, "log"),
-            config=chosen,
-        )
+    paths = Paths(etc=found.etc, state=found.state, run=found.run, log=found.log, config=chosen)
     check_socket_path(paths.services_socket)
     return paths
 
@@ -148,44 +119,3 @@ def check_socket_path(path: str) -> None:
             f"this one has {length}",
             hint="choose a shorter --root (or ATLASD_ROOT)",
         )
-
-
-def _xdg(variable: str, otherwise: str, environ: Mapping[str, str], uid: int) -> str:
-    # The XDG specification has relative paths ignored: they'd mean another folder at each call.
-    given = environ.get(variable, "")
-    return given if os.path.isabs(given) else os.path.join(_home(environ, uid), otherwise)
-
-
-def _home(environ: Mapping[str, str], uid: int) -> str:
-    given = environ.get("HOME", "")
-    if os.path.isabs(given):
-        return given
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_dir
-    except KeyError:
-        raise AtlasError(
-            "daemon.directory",
-            f"user {uid} has no home folder: HOME is not set and the user database has no entry",
-            hint="set HOME, or put everything under one folder with --root DIR",
-        ) from None
-
-
-def _runtime_dir(environ: Mapping[str, str], uid: int) -> str | None:
-    """The user's runtime folder, or None: never one that another user could have laid out.
-
-    `su` and `sudo -E` hand on the caller's XDG_RUNTIME_DIR, and cron sets none: so what the
-    variable says is believed only if the folder is the user's own, and the usual place is tried
-    next, by the daemon and by atlasctl alike.
-    """
-    for folder in (environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"):
-        if not os.path.isabs(folder):
-            continue
-        try:
-            found = os.stat(folder)
-        except OSError:
-            continue
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == uid and not found.st_mode & 0o022:
-            return folder
-    return None
