@@ -1,5 +1,6 @@
 """The commands page of the reference: atlasd and atlasctl, as click knows them."""
 
+import inspect
 from collections.abc import Iterator
 from typing import cast
 
@@ -50,7 +51,7 @@ def usage(command: click.Command, name: str) -> str:
 
 
 def _paragraphs(command: click.Command) -> str:
-    text = (command.help or "").replace("\b\n", "").split("\f")[0]
+    text = inspect.cleandoc(command.help or "").replace("\b\n", "").split("\f")[0]
     return text.strip() + "\n"
 
 
