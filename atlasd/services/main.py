@@ -13,7 +13,7 @@ from typing import NamedTuple
 import atlasd
 from atlasd import notify, paths
 from atlasd.errors import EXIT_OK, AtlasError
-from atlasd.services import adoption, procinfo, spawn, statusline, upgrade
+from atlasd.services import adoption, child, procinfo, spawn, statusline, upgrade
 from atlasd.services.commands import Commands
 from atlasd.services.effects import Effects
 from atlasd.services.held import Held
@@ -105,6 +105,7 @@ def run(where: paths.Paths, options: Options) -> int:
     resumed = upgrade.read_state(options.resume) if options.resume is not None else None
     lock = _lock(run_dir, resumed)
     spawn.raise_own_nofile()
+    child.catch_ignored()
     spawn.note_own_oom_score()
     procinfo.become_subreaper()
 
@@ -174,7 +175,6 @@ def run(where: paths.Paths, options: Options) -> int:
         lambda: upgrade_now(None, lambda e: say(f"upgrade refused: {e.message}; {e.hint}")),
     )
     loop.call_later(1.0, lambda: upgrade.keep_code(run_dir))
-    loop.call_later(adoption.PATIENCE * 2, held.settle)
     reap()  # what has ended before the handler stood
     _watchdog(loop)
     notify.ready(statusline.text(supervisor))
