@@ -120,7 +120,8 @@ class Reconciler:
             self._last_pass = time.monotonic()
             self._ticked(self._last_pass - began)
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
             self._wake.clear()

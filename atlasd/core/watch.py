@@ -147,11 +147,15 @@ class Watchdog:
             await self.round()
             await asyncio.sleep(max(0.1, self.period - (time.monotonic() - began)))
 
+    async def _proof(self, name: str) -> None:
+        async with asyncio.timeout(self.period):
+            await self._parts[name]()
+
     async def round(self) -> bool:
         """Ask every part; ping if all are well. Whether they were."""
         names = list(self._parts)
         results = await asyncio.gather(
-            *(asyncio.wait_for(self._parts[name](), self.period) for name in names),
+            *(self._proof(name) for name in names),
             return_exceptions=True,
         )
         stuck = tuple(

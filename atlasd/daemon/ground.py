@@ -186,7 +186,8 @@ async def either(*events: asyncio.Event) -> None:
 async def step(what: str, work: Awaitable[object], limit: float = STEP) -> None:
     """One step of a shutdown: whatever becomes of it, the next one has its turn."""
     try:
-        await asyncio.wait_for(work, limit)
+        async with asyncio.timeout(limit):
+            await work
     except TimeoutError:
         _log.warning("stopping: %s took longer than %g s and is left behind", what, limit)
     except Exception:  # noqa: BLE001  the next step must have its turn

@@ -288,7 +288,9 @@ class _Connection:
         self._outgoing.append((memoryview(text.encode() + b"\n"), tuple(descriptors)))
         try:
             self._write()
-            return await asyncio.wait_for(future, timeout)
+            # Not wait_for: before Python 3.12 it loses a cancellation that meets the answer.
+            async with asyncio.timeout(timeout):
+                return await future
         except TimeoutError:
             raise _unreachable(
                 f"the services role did not answer {op!r} within {timeout:g} s"

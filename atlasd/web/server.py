@@ -57,7 +57,8 @@ class Core:
             # Read even if everybody who asked has gone.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._answers[key] = (now, future)
-        return await asyncio.wait_for(asyncio.shield(future), CORE_TIMEOUT + 1)
+        async with asyncio.timeout(CORE_TIMEOUT + 1):
+            return await asyncio.shield(future)
 
     def close(self) -> None:
         """Let the threads end."""
