@@ -38,7 +38,8 @@ class Check(Protocol):
 
         A target that is down, or does not answer within `limit`, is a verdict and not an
         exception. What is raised counts as a failure of the plugin, and so does a run that goes on
-        for a second longer than `limit`: it is cancelled. The check is then unknown.
+        for a second longer than `limit`: it is cancelled. The check is then unknown. What blocks
+        goes through `context.in_thread`: in here it would hold up every other check.
         """
 
 

@@ -74,7 +74,6 @@ class Context:
             raise TypeError(f"only an Event can be published, not a {type(event).__name__}")
         if self._events.take():
             self._publish(event)
-            self._ledger.worked(self._plugin, "publish")
         else:
             self._ledger.failed(
                 self._plugin,
@@ -114,7 +113,6 @@ class _Bounded(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.plugin = self._plugin
         if self._allowance.take():
-            self._ledger.worked(self._plugin, "log")
             return True
         self._ledger.failed(
             self._plugin,

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 
 from atlasd.clock import Clock
@@ -42,6 +43,11 @@ class Failure:
     detail: str
 
 
+CALM = timedelta(minutes=1)
+"""A flood counts as over when nothing more was lost for this long; and of one thing's failures
+one in this time is published, or a plugin that fails often would flood the bus by it."""
+
+
 class Ledger:
     """The books of one host; may be written to from any thread."""
 
@@ -50,8 +56,8 @@ class Ledger:
         self._publish = publish
         self._lock = threading.Lock()
         self._costs: dict[tuple[str, str], Cost] = {}
-        self._last: dict[str, Failure] = {}
         self._ailing: dict[str, dict[str, Failure]] = {}
+        self._told: dict[tuple[str, str], float] = {}
 
     def called(self, plugin: str, kind: str, seconds: float) -> None:
         """A call took this long, however it ended."""
@@ -67,16 +73,20 @@ class Ledger:
             self._ailing.get(plugin, {}).pop(subject, None)
 
     def failed(self, plugin: str, kind: str, subject: str, cause: Cause, detail: str) -> None:
-        """A plugin failed at work; the first failure in a row of each subject is published."""
+        """A plugin failed at work; the first failure of a subject in a while is published."""
         failure = Failure(time=self._clock.wall(), kind=kind, cause=cause, detail=detail)
         with self._lock:
             cost = self._costs.get((plugin, kind), Cost())
             self._costs[plugin, kind] = replace(cost, failures=cost.failures + 1)
-            self._last[plugin] = failure
+            self._calm(plugin)
             ailing = self._ailing.setdefault(plugin, {})
             first = subject not in ailing
             ailing[subject] = failure
-        if first:
+            now = self._clock.monotonic()
+            tell = first and now >= self._told.get((plugin, subject), now)
+            if tell:
+                self._told[plugin, subject] = now + CALM.total_seconds()
+        if tell:
             self._publish(PluginFailed(time=failure.time, plugin=plugin, detail=detail))
 
     def costs(self) -> Mapping[tuple[str, str], Cost]:
@@ -87,9 +97,13 @@ class Ledger:
     def ailing(self, plugin: str) -> tuple[Failure, ...]:
         """The last failure of each thing of the plugin's whose last call failed."""
         with self._lock:
+            self._calm(plugin)
             return tuple(self._ailing.get(plugin, {}).values())
 
-    def last_failure(self, plugin: str) -> Failure | None:
-        """What the plugin last did wrong, if anything."""
-        with self._lock:
-            return self._last.get(plugin)
+    def _calm(self, plugin: str) -> None:
+        """Forget floods that are over: no call says that they are."""
+        before = self._clock.wall() - CALM.total_seconds()
+        ailing = self._ailing.get(plugin, {})
+        for subject, failure in tuple(ailing.items()):
+            if failure.cause is Cause.FLOODED and failure.time <= before:
+                del ailing[subject]

@@ -82,7 +82,19 @@ def test_a_flood_of_facts_is_cut_and_counted(desk: Desk) -> None:
     desk.clock.wind(1)
     desk.context.publish(CoreStopped(time=2.0))
     assert desk.published[-1] == CoreStopped(time=2.0)
+    assert len(desk.ledger.ailing("shop")) == 1
+    desk.clock.wind(60)
     assert desk.ledger.ailing("shop") == ()
+
+
+def test_a_flood_that_goes_on_is_told_of_once_a_minute(desk: Desk) -> None:
+    for _ in range(600):
+        desk.clock.wind(0.1)
+        for _ in range(20):
+            desk.context.publish(CoreStopped(time=1.0))
+    told = [event for event in desk.published if isinstance(event, PluginFailed)]
+    assert len(told) == 1
+    assert desk.ledger.costs()["shop", "event"].failures > 5_000
 
 
 def test_a_flood_of_log_records_is_cut_and_counted(
