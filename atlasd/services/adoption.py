@@ -51,7 +51,8 @@ def adopt(supervisor: Supervisor) -> Adopted:
         service = supervisor.services[spec.name] = Service(supervisor, spec)
         service.wanted = wanted.get(spec.name, Wanted.UP)
         service.removed = spec.name in removed
-        service.open_sockets_early()
+        if service.wanted is Wanted.UP:
+            service.open_sockets_early()
     for (name, index), record in records.items():
         service_ = supervisor.services.get(name)
         if service_ is not None:

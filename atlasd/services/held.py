@@ -8,7 +8,10 @@ import os
 from collections.abc import Callable, Mapping
 
 from atlasd import notify
-from atlasd.services.loop import Loop
+from atlasd.services.loop import Loop, Timer
+
+PATIENCE = 4.0
+"""Seconds after which what came back and nobody has taken is closed."""
 
 Tell = Callable[[list[tuple[str, int]], list[str]], object]
 """Sends a peer (name, descriptor) pairs to keep, and names to let go."""
@@ -26,6 +29,8 @@ class Held:
         self._peer: Tell | None = None
         self._systemd = notify.enabled()
         self._waiting: list[Callable[[], object]] = []
+        self._flushing = False
+        self._settling: Timer | None = None
 
     # ------------------------------------------------------------------ keeping
 
@@ -46,11 +51,13 @@ class Held:
         self._tell_soon()
 
     def _tell_soon(self) -> None:
-        if len(self._new) + len(self._gone) == 1:
+        if not self._flushing:
+            self._flushing = True
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         """Tell the peers what has changed."""
+        self._flushing = False
         new, self._new = self._new, {}
         gone, self._gone = self._gone, set()
         if self._systemd:
@@ -87,6 +94,9 @@ class Held:
         waiting, self._waiting = self._waiting, []
         for callback in waiting:
             callback()
+        if self._settling is not None:
+            self._settling.cancel()
+        self._settling = self._loop.call_later(PATIENCE, self.settle)
         return taken
 
     def take(self, name: str) -> int | None:
@@ -108,7 +118,7 @@ class Held:
             if name not in self._held:
                 self._gone.add(name)
         self._offered.clear()
-        self._loop.call_soon(self.flush)
+        self._tell_soon()
 
     def entries(self) -> dict[str, int]:
         """Everything that is held, for an upgrade in place."""

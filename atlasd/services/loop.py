@@ -41,7 +41,7 @@ class Loop:
         self, clock: Clock | None = None, report: Callable[[str], None] | None = None
     ) -> None:
         self.clock: Clock = clock or RealClock()
-        self._report = report or (lambda text: sys.stderr.write(text + "\n"))
+        self.report = report or (lambda text: sys.stderr.write(text + "\n"))
         self._epoll = select.epoll()
         self._watched: dict[int, Callable[[int], object]] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -115,7 +115,7 @@ class Loop:
         try:
             callback()
         except Exception:  # noqa: BLE001  one broken callback must not end the supervisor
-            self._report("unexpected error in the event loop\n" + traceback.format_exc())
+            self.report("unexpected error in the event loop\n" + traceback.format_exc())
 
     def run(self) -> None:
         """Turn until `stop`."""
@@ -145,7 +145,7 @@ class Loop:
                 try:
                     watcher(mask)
                 except Exception:  # noqa: BLE001  see _call
-                    self._report("unexpected error in the event loop\n" + traceback.format_exc())
+                    self.report("unexpected error in the event loop\n" + traceback.format_exc())
         now = self.clock.monotonic()
         while self._timers and self._timers[0][0] <= now:
             timer = heapq.heappop(self._timers)[2]

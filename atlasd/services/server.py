@@ -1,20 +1,17 @@
 """`services.sock`: core's way in. Requests are answered at once; facts and descriptors follow."""
 
-import array
-import json
 import os
 import pwd
 import socket
 import struct
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import atlasd
 from atlasd.errors import AtlasError
 from atlasd.services import snapshot, upgrade
-from atlasd.services.loop import HANGUP, READ, WRITE
-from atlasd.services.protocol import encode
+from atlasd.services.connection import Body, Connection
 from atlasd.services.spec import policy_from_wire, spec_from_wire
 from atlasd.services.unit import signal_number
 from atlasd.states import Wanted
@@ -22,16 +19,12 @@ from atlasd.states import Wanted
 if TYPE_CHECKING:
     from atlasd.services.supervisor import Supervisor
 
-MAX_LINE = 64 * 1024 * 1024
-MAX_BACKLOG = 64 * 1024 * 1024
-"""Bytes that a client may leave unread before it is cut off; it can come back and catch up."""
 FAREWELL = 1.0
 """Seconds that a peer has for what is still queued when this role ends."""
-DESCRIPTORS = 200
-"""In one message; the kernel takes 253."""
+REST = 1.0
+"""Seconds without accepting after the kernel had no descriptor for a new connection."""
 
-Body = Mapping[str, object]
-Handler = Callable[["Connection", Body], Mapping[str, object] | None]
+Handler = Callable[[Connection, Body], Mapping[str, object] | None]
 
 
 class Server:
@@ -53,14 +46,15 @@ class Server:
         self._upgrade = upgrade
         self._leave = leave
         self._started = str(supervisor.clock.monotonic())
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, Callable[[], None] | None] = {}
+        """Each with how to stop telling it facts."""
         self._allowed = {0, os.geteuid()}
         try:
             self._allowed.add(pwd.getpwnam("atlasd").pw_uid)
         except KeyError:
             pass
         listener.setblocking(False)
-        self.loop.watch(listener.fileno(), lambda _mask: self._accept())
+        self._listen()
         self.operations: dict[str, Handler] = {
             "hello": self._hello,
             "apply": self._apply,
@@ -78,10 +72,18 @@ class Server:
             "shutdown": self._shutdown,
         }
 
+    def _listen(self) -> None:
+        if self.listener.fileno() >= 0:
+            self.loop.watch(self.listener.fileno(), lambda _mask: self._accept())
+
     def _accept(self) -> None:
         try:
             made, _ = self.listener.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:  # no descriptor is free: the connection waits, and must not spin the loop
+            self.loop.unwatch(self.listener.fileno())
+            self.loop.call_later(REST, self._listen)
             return
         # Whoever can speak here can have programs run as any user: root, ourselves and the user
         # that core runs as, and nobody because of a group.
@@ -90,11 +92,43 @@ class Server:
         if uid not in self._allowed:
             made.close()
             return
-        self._connections.add(Connection(self, made))
+        connection = Connection(self.loop, made, receive=self._receive, gone=self._gone)
+        self._connections[connection] = None
 
-    def gone(self, connection: "Connection") -> None:
-        """A connection has ended."""
-        self._connections.discard(connection)
+    def _gone(self, connection: Connection) -> None:
+        unlisten = self._connections.pop(connection, None)
+        if unlisten is not None:
+            unlisten()
+        self.supervisor.effects.held.disconnect(connection.send_descriptors)
+
+    def _receive(self, connection: Connection, body: Body) -> None:
+        request = body.get("id")
+        handler = self.operations.get(str(body.get("op")))
+        try:
+            if handler is None:
+                raise AtlasError(
+                    "operation.unknown",
+                    f"services knows no operation {body.get('op')!r}",
+                    hint="core and services differ in version: upgrade both",
+                )
+            answer = handler(connection, body)
+        except AtlasError as error:
+            connection.send({"id": request, **error.to_wire()})
+        except (ValueError, TypeError) as error:
+            wrong = AtlasError("request.invalid", str(error))
+            connection.send({"id": request, **wrong.to_wire()})
+        except Exception as error:  # noqa: BLE001  a bug costs this request, and nothing else
+            # Its text may hold what it was about, secrets included: that stays in the own log.
+            self.loop.report(f"unexpected error in {body.get('op')}\n{traceback.format_exc()}")
+            bug = AtlasError(
+                "internal",
+                f"unexpected error in services ({type(error).__name__})",
+                hint="its log says more",
+            )
+            connection.send({"id": request, **bug.to_wire()})
+        else:
+            if answer is not None:
+                connection.send({"id": request, "ok": answer})
 
     def close(self) -> None:
         """Take no more requests; what was answered is sent, to whoever takes it within a second."""
@@ -105,10 +139,14 @@ class Server:
 
     # ------------------------------------------------------------------ operations
 
-    def _hello(self, connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _hello(self, connection: Connection, body: Body) -> Mapping[str, object]:
         held = self.supervisor.effects.held
-        connection.is_core = True
-        self.loop.call_soon(lambda: held.connect(connection.send_descriptors))
+
+        def connect() -> None:
+            if connection.is_open:
+                held.connect(connection.send_descriptors)
+
+        self.loop.call_soon(connect)  # after the answer
         return {
             "version": atlasd.__version__,
             "pid": os.getpid(),
@@ -119,7 +157,7 @@ class Server:
             "last_upgrade": upgrade.last,
         }
 
-    def _apply(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _apply(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         services, wanted = body.get("services"), body.get("wanted")
         host = body.get("host")
         if not isinstance(services, list) or not isinstance(wanted, Mapping):
@@ -133,15 +171,15 @@ class Server:
         )
         return {"actions": [a.to_wire() for a in actions]}
 
-    def _snapshot(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _snapshot(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         names = body.get("services")
         return snapshot.take(self.supervisor, names if isinstance(names, list) else None)
 
-    def _start(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _start(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         done = self.supervisor.start(_service(body), _instance(body), actor=_actor(body))
         return {"affected": done}
 
-    def _stop(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _stop(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         timeout = body.get("timeout")
         done = self.supervisor.stop(
             _service(body),
@@ -151,19 +189,19 @@ class Server:
         )
         return {"affected": done}
 
-    def _restart(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _restart(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         done = self.supervisor.restart(_service(body), _instance(body), actor=_actor(body))
         return {"affected": done}
 
-    def _reload(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _reload(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         done = self.supervisor.reload(_service(body), _instance(body), actor=_actor(body))
         return {"affected": done}
 
-    def _pause(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _pause(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         self.supervisor.pause(_service(body), actor=_actor(body))
         return {}
 
-    def _signal(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _signal(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         name = str(body.get("signal"))
         try:
             signal_number(name)
@@ -174,7 +212,7 @@ class Server:
         done = self.supervisor.signal(_service(body), _instance(body), name, actor=_actor(body))
         return {"affected": done}
 
-    def _scale(self, _connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _scale(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         instances = body.get("instances")
         if not isinstance(instances, int) or not 0 <= instances <= 1000:
             raise AtlasError(
@@ -185,20 +223,34 @@ class Server:
         actions = self.supervisor.scale(_service(body), instances, actor=_actor(body))
         return {"actions": [a.to_wire() for a in actions]}
 
-    def _subscribe(self, connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _subscribe(self, connection: Connection, body: Body) -> Mapping[str, object]:
         since = body.get("since")
         journal = self.supervisor.journal
         missed, lost = journal.since(since) if isinstance(since, int) else ([], 0)
-        connection.subscribe(missed)
+        before = self._connections.get(connection)
+        if before is not None:
+            before()
+
+        def begin() -> None:
+            for line in missed:
+                connection.queue(line)
+
+        # After the answer, which is sent when the handler returns; so are facts of this very turn.
+        self.loop.call_soon(begin)
+        self._connections[connection] = journal.listen(
+            lambda line: self.loop.call_soon(lambda: connection.queue(line))
+        )
         return {"next_seq": journal.next_seq, "lost": lost}
 
-    def _offer(self, connection: "Connection", body: Body) -> Mapping[str, object]:
+    def _offer(self, connection: Connection, body: Body) -> Mapping[str, object]:
         names = body.get("names")
         names = [str(n) for n in names] if isinstance(names, list) else []
         fds = connection.take_descriptors(len(names))
-        return {"taken": self.supervisor.effects.held.offer(dict(zip(names, fds, strict=False)))}
+        taken = self.supervisor.effects.held.offer(dict(zip(names, fds, strict=False)))
+        self.supervisor.take_back_sockets()
+        return {"taken": taken}
 
-    def _do_upgrade(self, connection: "Connection", body: Body) -> None:
+    def _do_upgrade(self, connection: Connection, body: Body) -> None:
         # Answered only when it is refused: else the connection ends, and the next hello tells.
         executable, request = body.get("executable"), body.get("id")
         self._upgrade(
@@ -206,7 +258,7 @@ class Server:
             lambda error: connection.send({"id": request, **error.to_wire()}),
         )
 
-    def _shutdown(self, connection: "Connection", body: Body) -> Mapping[str, object] | None:
+    def _shutdown(self, connection: Connection, body: Body) -> Mapping[str, object] | None:
         if body.get("keep_services"):
             self.loop.call_soon(self._leave)
             return {}
@@ -218,183 +270,6 @@ class Server:
 
         self.supervisor.stop_all(done, actor=_actor(body))
         return None
-
-
-class Connection:
-    """One client: lines in, lines out, descriptors beside them."""
-
-    def __init__(self, server: Server, sock: socket.socket) -> None:
-        self._server = server
-        self._socket = sock
-        self._loop = server.loop
-        self._in = bytearray()
-        self._out: deque[tuple[bytes, list[int]]] = deque()
-        self._out_bytes = 0
-        self._descriptors: deque[int] = deque()
-        self._unlisten: Callable[[], None] | None = None
-        self._writing = False
-        self.is_core = False
-        sock.setblocking(False)
-        self._loop.watch(sock.fileno(), self._ready)
-
-    def _ready(self, mask: int) -> None:
-        if mask & WRITE:
-            self.flush()
-        if mask & (READ | HANGUP):
-            self._read()
-
-    def _read(self) -> None:
-        if self._socket.fileno() < 0:
-            return
-        try:
-            data, ancillary, _, _ = self._socket.recvmsg(
-                262144, socket.CMSG_SPACE(253 * 4), socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        for level, kind, content in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                self._descriptors.extend(fds)
-        if not data or len(self._in) > MAX_LINE:
-            self.close()
-            return
-        self._in += data
-        while (end := self._in.find(b"\n")) >= 0:
-            line = bytes(self._in[:end])
-            del self._in[: end + 1]
-            self._handle(line)
-
-    def _handle(self, line: bytes) -> None:
-        try:
-            body = json.loads(line)
-        except ValueError:
-            self.close()
-            return
-        if not isinstance(body, dict):
-            self.close()
-            return
-        request = body.get("id")
-        handler = self._server.operations.get(str(body.get("op")))
-        try:
-            if handler is None:
-                raise AtlasError(
-                    "operation.unknown",
-                    f"services knows no operation {body.get('op')!r}",
-                    hint="core and services differ in version: upgrade both",
-                )
-            answer = handler(self, body)
-        except AtlasError as error:
-            self.send({"id": request, **error.to_wire()})
-        except (ValueError, TypeError) as error:
-            wrong = AtlasError("request.invalid", str(error))
-            self.send({"id": request, **wrong.to_wire()})
-        except Exception as error:
-            bug = AtlasError("internal", f"unexpected error in services: {error!r}")
-            self.send({"id": request, **bug.to_wire()})
-            raise  # the loop reports it, with its traceback
-        else:
-            if answer is not None:
-                self.send({"id": request, "ok": answer})
-
-    def take_descriptors(self, count: int) -> list[int]:
-        """The descriptors that came with the message."""
-        return [self._descriptors.popleft() for _ in range(min(count, len(self._descriptors)))]
-
-    def subscribe(self, missed: Sequence[bytes]) -> None:
-        """Send facts from now on, after those that were missed."""
-        if self._unlisten is not None:
-            self._unlisten()
-
-        def begin() -> None:
-            for line in missed:
-                self._queue(line)
-
-        # After the answer, which is sent when the handler returns; so are facts of this very turn.
-        self._loop.call_soon(begin)
-        self._unlisten = self._server.supervisor.journal.listen(
-            lambda line: self._loop.call_soon(lambda: self._queue(line))
-        )
-
-    def send_descriptors(self, new: list[tuple[str, int]], gone: list[str]) -> None:
-        """Have the peer keep duplicates of descriptors, and let others go."""
-        drop = list(gone)
-        for start in range(0, max(1, len(new)), DESCRIPTORS):
-            part = new[start : start + DESCRIPTORS]
-            self.send({"hold": [n for n, _ in part], "drop": drop}, [os.dup(fd) for _, fd in part])
-            drop = []
-
-    def send(self, body: Mapping[str, object], fds: Sequence[int] = ()) -> None:
-        """Queue a line; `fds` are closed once they are sent."""
-        if self._socket.fileno() < 0:
-            for fd in fds:
-                os.close(fd)
-            return
-        self._queue(encode(body).encode() + b"\n", fds)
-
-    def _queue(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        if self._socket.fileno() < 0:
-            return
-        self._out.append((data, list(fds)))
-        self._out_bytes += len(data)
-        if self._out_bytes > MAX_BACKLOG:
-            self.close()
-        elif not self._writing:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send as much as the peer takes."""
-        while self._out and self._socket.fileno() >= 0:
-            data, fds = self._out[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-            try:
-                sent = self._socket.sendmsg([data], rights, socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                break
-            except OSError:  # gone, or too slow at the end
-                self.close()
-                return
-            for fd in fds:
-                os.close(fd)
-            self._out_bytes -= sent
-            if sent < len(data):
-                self._out[0] = (data[sent:], [])
-            else:
-                self._out.popleft()
-        if self._socket.fileno() < 0:
-            return
-        waiting = bool(self._out)
-        if waiting != self._writing:
-            self._writing = waiting
-            self._loop.watch(self._socket.fileno(), self._ready, READ | WRITE if waiting else READ)
-
-    def finish(self, seconds: float) -> None:
-        """Send what is queued, waiting for the peer that long at most, and end the connection."""
-        if self._socket.fileno() >= 0:
-            self._socket.settimeout(seconds)
-            self.flush()
-        self.close()
-
-    def close(self) -> None:
-        """End the connection."""
-        if self._socket.fileno() < 0:
-            return
-        if self._unlisten is not None:
-            self._unlisten()
-        if self.is_core:
-            self._server.supervisor.effects.held.disconnect(self.send_descriptors)
-        self._loop.unwatch(self._socket.fileno())
-        self._socket.close()
-        for _, fds in self._out:
-            for fd in fds:
-                os.close(fd)
-        for fd in self._descriptors:
-            os.close(fd)
-        self._server.gone(self)
 
 
 def _service(body: Body) -> str:

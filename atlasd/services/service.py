@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from atlasd.services.crash import CrashFile
 from atlasd.services.plan import Present
 from atlasd.services.sockets import SocketError, adopt_socket, open_socket
-from atlasd.services.spec import ServiceSpec
+from atlasd.services.spec import ServiceSpec, Socket
 from atlasd.services.unit import Unit
 from atlasd.states import SETTLED, Health, Lifecycle, Wanted, worst
 
@@ -57,25 +57,35 @@ class Service:
 
         Raises `SocketError`.
         """
-        held = self.supervisor.effects.held
+        self.take_back_sockets()
         for declared in self.spec.sockets:
-            if declared.name in self.sockets:
-                continue
-            key = f"socket/{self.name}/{declared.name}"
-            fd = held.take(key)
-            opened = adopt_socket(fd, declared) if fd is not None else None
-            if opened is None:
-                opened = open_socket(declared)
-            self.sockets[declared.name] = opened
-            held.hold(key, opened.fileno())
+            if declared.name not in self.sockets:
+                self._keep(declared, open_socket(declared))
         return [(s.name, self.sockets[s.name].fileno()) for s in self.spec.sockets]
 
+    def take_back_sockets(self) -> None:
+        """Take those that a peer has given back, before it is too late: see `Held.settle`."""
+        held = self.supervisor.effects.held
+        for declared in self.spec.sockets:
+            if declared.name not in self.sockets:
+                fd = held.take(self._held_name(declared))
+                opened = adopt_socket(fd, declared) if fd is not None else None
+                if opened is not None:
+                    self._keep(declared, opened)
+
     def open_sockets_early(self) -> None:
-        """Take back sockets that a peer has held, so that nobody is refused meanwhile."""
+        """Open them before any instance is started, so that nobody is refused meanwhile."""
         try:
             self.listening()
         except SocketError:
             pass  # said again, with its reason, when an instance is started
+
+    def _keep(self, declared: Socket, opened: socket.socket) -> None:
+        self.sockets[declared.name] = opened
+        self.supervisor.effects.held.hold(self._held_name(declared), opened.fileno())
+
+    def _held_name(self, declared: Socket) -> str:
+        return f"socket/{self.name}/{declared.name}"
 
     def _close_sockets(self, names: set[str]) -> None:
         for name in names:

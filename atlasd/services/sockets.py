@@ -89,21 +89,30 @@ def _is_stale(path: str, kind: int) -> bool:
 
 
 def adopt_socket(fd: int, spec: Socket) -> socket.socket | None:
-    """The held descriptor as the declared socket; null when it is not a socket of that address."""
+    """The held descriptor as the declared socket; null, and it is closed, if it is another's."""
     try:
         found = socket.socket(fileno=fd)
     except OSError:
+        os.close(fd)
         return None
-    url = urlsplit(spec.address)
-    stream = url.scheme in ("tcp", "unix")
-    name = found.getsockname()
-    same = found.type == (socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
-    if url.scheme in ("unix", "unixgram"):
-        same = same and name == url.path
-    else:
-        same = same and isinstance(name, tuple) and name[1] == url.port
-    if not same:
-        found.detach()
+    if not _is_of(found, spec.address):
+        found.close()
         return None
     found.set_inheritable(False)
     return found
+
+
+def _is_of(found: socket.socket, address: str) -> bool:
+    url = urlsplit(address)
+    stream = url.scheme in ("tcp", "unix")
+    if found.type != (socket.SOCK_STREAM if stream else socket.SOCK_DGRAM):
+        return False
+    name = found.getsockname()
+    if url.scheme in ("unix", "unixgram"):
+        return found.family == socket.AF_UNIX and bool(name == url.path)
+    host = url.hostname or ""
+    if found.family != (socket.AF_INET6 if ":" in host else socket.AF_INET):
+        return False
+    # A name may stand for another address by now; numbers don't.
+    numeric = host.replace(".", "").isdigit() or ":" in host
+    return bool(name[1] == url.port) and (not numeric or name[0] == host)

@@ -189,6 +189,11 @@ class Supervisor:
             },
         )
 
+    def take_back_sockets(self) -> None:
+        """A peer has given descriptors back: the listening sockets among them are needed."""
+        for service in self.services.values():
+            service.take_back_sockets()
+
     # ------------------------------------------------------------------ single services
 
     def service(self, name: str) -> Service:
