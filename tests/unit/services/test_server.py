@@ -4,7 +4,7 @@ import array
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,14 @@ class Ground:
             stage.supervisor,
             listener,
             capabilities=dict,
-            upgrade=lambda _executable, refused: refused(AtlasError("services.upgrade", "no")),
+            upgrade=self._refuse,
             leave=lambda: self.left.append(True),
         )
         self.clients: list[Client] = []
+
+    @staticmethod
+    def _refuse(_executable: str | None, refused: Callable[[AtlasError], object]) -> None:
+        refused(AtlasError("services.upgrade", "not fit"))
 
     def client(self) -> Client:
         self.clients.append(Client(self.stage, self.path))
@@ -125,14 +129,15 @@ def test_whoever_speaks_nonsense_is_cut_off_and_heard_no_further(
 
 def test_a_bad_request_is_refused_in_words(ground: Ground) -> None:
     client = ground.client()
-    for fields in (
+    bad: tuple[dict[str, Any], ...] = (
         {"op": "stop"},
         {"op": "apply", "services": 3},
         {"op": "apply", "services": [{"name": "x"}], "wanted": {}},
         {"op": "scale", "service": "web", "instances": -1},
         {"op": "signal", "service": "web", "signal": "NOSUCH"},
-    ):
-        assert client.ask(**fields)["error"]["code"] == "request.invalid"  # type: ignore[arg-type]
+    )
+    for fields in bad:
+        assert client.ask(**fields)["error"]["code"] == "request.invalid"
     assert client.ask("stop", service="wbe")["error"]["code"] == "service.unknown"
 
 
@@ -156,7 +161,7 @@ def test_a_bug_costs_its_request_alone_and_tells_no_secret(
 
 def test_apply_makes_a_target_and_says_what_it_does(ground: Ground) -> None:
     client = ground.client()
-    body = {"services": [to_wire(spec("web"))], "wanted": {"web": "up"}, "host": {}}
+    body: dict[str, Any] = {"services": [to_wire(spec("web"))], "wanted": {"web": "up"}, "host": {}}
     done = client.ask("apply", **body, actor="uid:0")["ok"]["actions"]
     assert [(a["service"], a["instance"], a["action"]) for a in done] == [("web", 0, "start")]
     assert client.ask("apply", **body)["ok"]["actions"] == []
@@ -251,3 +256,8 @@ def test_what_a_slow_peer_does_not_take_is_sent_when_it_does(stage: Stage) -> No
     stage.turn()
     assert gone == [connection]
     assert not connection.is_open
+
+
+def test_an_upgrade_that_is_refused_is_answered(ground: Ground) -> None:
+    answer = ground.client().ask("upgrade", executable="/bin/false")
+    assert answer["error"]["message"] == "not fit"
