@@ -142,7 +142,7 @@ def _take_process(
     name: str,
 ) -> None:
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
-    unit.main_pid, unit.start_time = pid, _int(record.get("start_time"))
+    unit.known_as(pid, _int(record.get("start_time")))
     if unit.effects.cgroups is not None:
         unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
         unit.limit(unit.service.spec)  # systemd may have taken controllers back meanwhile

@@ -57,7 +57,7 @@ class Unit:
         self.pidfd: int | None = None
         self.main_pid = 0
         """Of the last process that was started; its session and group bear this number."""
-        self.start_time = 0
+        self._start_time: int | None = 0
         self.is_child = False
         """Ours to wait for; an adopted process isn't."""
         self.invocation = ""
@@ -200,19 +200,34 @@ class Unit:
         self.started_wall = self.supervisor.clock.wall()
         self._process_is(pid, is_child=True)
         self.machine.spawned(self.now)
-        self.write_record()
+        self.record_soon()
         self.attendants.attend(started=self.now)
         for hook in spec.post_start:
             self._run_hook("post_start", hook)
 
     def _process_is(self, pid: int, *, is_child: bool) -> None:
-        stat = procinfo.stat(pid)
         self.pid = self.main_pid = pid
-        self.start_time = stat.start_time if stat is not None else 0
+        self._start_time = None
         self.is_child = is_child
         self.pidfd = os.pidfd_open(pid)
         self.supervisor.by_pid[pid] = self
         self.effects.held.hold(self._pidfd_name, self.pidfd)
+
+    @property
+    def start_time(self) -> int:
+        """When the main process was started, in clock ticks since boot; 0 when none was.
+
+        Looked up when it is first needed: while a program is still executing its first moments,
+        the kernel lets nobody look.
+        """
+        if self._start_time is None:
+            stat = procinfo.stat(self.main_pid)
+            self._start_time = stat.start_time if stat is not None else 0
+        return self._start_time
+
+    def known_as(self, pid: int, start_time: int) -> None:
+        """Who the process was, by a predecessor's record."""
+        self.main_pid, self._start_time = pid, start_time
 
     def main_process_is(self, pid: int) -> None:
         """The program named another process of its own as its main one (MAINPID=)."""
@@ -226,7 +241,7 @@ class Unit:
     def adopt_process(self, pid: int, start_time: int, pidfd: int, *, is_child: bool) -> None:
         """Take over a proven process of a predecessor's."""
         self.pid = self.main_pid = pid
-        self.start_time = start_time
+        self._start_time = start_time
         self.is_child = is_child
         self.pidfd = pidfd
         self.supervisor.by_pid[pid] = self
@@ -612,7 +627,7 @@ class Unit:
         self._record.write(
             {
                 "pid": self.pid,
-                "start_time": self.start_time,
+                "start_time": self.start_time if self.pid is not None else 0,
                 "boot_id": self.effects.boot_id,
                 "invocation": self.invocation,
                 "digest": self.digest,
