@@ -17,6 +17,10 @@ from atlasd.states import Health, Wanted, worst
 Body = dict[str, Any]
 T = TypeVar("T")
 
+CALL_TIMEOUT = 10.0
+"""Seconds that the services role may take to accept an operation."""
+REMEMBERED = frozenset({"start", "stop", "restart", "pause", "scale"})
+"""Operations whose wish outlives a services role that is not there."""
 TOLD = frozenset(
     {"transition", "crash", "health", "leftovers", "hook", "signal", "roll-halted", "operation"}
 )
@@ -86,19 +90,32 @@ class ServiceOperations:
 
     def _unknown(self, name: str) -> AtlasError:
         known = sorted(self._core.reconciler.resolved().specs)
+        if name in self._core.reconciler.wish.specs and name not in known:
+            return AtlasError(
+                "service.unknown",
+                f"service {name!r} is configured, and waits to be applied",
+                hint="atlasctl apply",
+            )
         return AtlasError(
             "service.unknown", f"no service is called {name!r}", hint=nearest(name, known)
         )
 
-    def _known(self, name: str) -> ServiceSpec:
+    def _known(self, name: str, instance: int | None = None) -> ServiceSpec:
+        # Looked at here as well, so that what cannot be done is not remembered either.
         spec = self._spec(name)
         if spec is None:
             raise self._unknown(name)
+        if instance is not None and instance >= spec.instances:
+            raise AtlasError(
+                "instance.unknown",
+                f"service {name!r} has no instance {instance}",
+                hint=f"it has {spec.instances}, counted from 0",
+            )
         return spec
 
     async def start(self, *, service: str, instance: int | None, actor: str) -> Body:
         """`service.start`: what it requires is wanted up from now on too."""
-        self._known(service)
+        self._known(service, instance)
         specs = self._core.reconciler.resolved().specs
         for name in pulled_in(specs, service):
             await self._ask(name, Wanted.UP, actor)
@@ -106,14 +123,14 @@ class ServiceOperations:
 
     async def stop(self, *, service: str, instance: int | None, actor: str) -> Body:
         """`service.stop`."""
-        self._known(service)
+        self._known(service, instance)
         if instance is None:
             await self._ask(service, Wanted.DOWN, actor)
         return await self._do("stop", service, instance, actor)
 
     async def restart(self, *, service: str, instance: int | None, actor: str) -> Body:
         """`service.restart`."""
-        self._known(service)
+        self._known(service, instance)
         await self._ask(service, Wanted.UP, actor)
         return await self._do("restart", service, instance, actor)
 
@@ -127,7 +144,7 @@ class ServiceOperations:
         spec = self._known(service)
         next_seq = self._core.bus.next_seq
         await self._ask(service, Wanted.PAUSED, actor)
-        await self._core.services.call("pause", service=service, actor=actor)
+        await self._call("pause", service=service, actor=actor)
         return {
             "service": service,
             "affected": tuple(range(spec.instances)),
@@ -149,15 +166,21 @@ class ServiceOperations:
         self, op: str, service: str, instance: int | None, actor: str, **fields: str
     ) -> Body:
         next_seq = self._core.bus.next_seq
-        answer = await self._core.services.call(
-            op, timeout=10.0, service=service, instance=instance, actor=actor, **fields
-        )
+        answer = await self._call(op, service=service, instance=instance, actor=actor, **fields)
         self._core.changed()
         return {
             "service": service,
             "affected": tuple(answer.get("affected", ())),
             "next_seq": next_seq,
         }
+
+    async def _call(self, op: str, **fields: object) -> dict[str, Any]:
+        try:
+            return await self._core.services.call(op, timeout=CALL_TIMEOUT, **fields)
+        except AtlasError as error:
+            if error.code == "services.unreachable" and op in REMEMBERED:
+                error.hint = f"what was asked is remembered, and done when it is back; {error.hint}"
+            raise
 
     async def scale(self, *, service: str, instances: int, actor: str) -> Body:
         """`service.scale`."""
@@ -171,9 +194,7 @@ class ServiceOperations:
             actor=actor,
             now=self._core.clock.wall(),
         )
-        answer = await self._core.services.call(
-            "scale", service=service, instances=instances, actor=actor
-        )
+        answer = await self._call("scale", service=service, instances=instances, actor=actor)
         self._core.changed()
         return {
             "service": service,
@@ -280,7 +301,9 @@ class ServiceOperations:
         """`events`: past ones, and with `follow` those to come; none between them is missed."""
         del actor
         kinds = None if kind is None else (kind,)
-        subscription = self._core.bus.subscribe("events stream", limit=4096) if follow else None
+        subscription = (
+            self._core.bus.subscribe("events stream", kinds=kinds, limit=4096) if follow else None
+        )
         try:
             if follow and since is None and limit is None:
                 past: list[Event] = []
@@ -302,9 +325,7 @@ class ServiceOperations:
                 return
             async with subscription:
                 async for event in subscription:
-                    mine = (service is None or getattr(event, "service", None) == service) and (
-                        kind is None or event.kind == kind
-                    )
+                    mine = service is None or getattr(event, "service", None) == service
                     if event.kind == "events-lost" or (mine and event.seq > last):
                         yield event_body(event)
 

@@ -168,8 +168,10 @@ class Reports:
         return found
 
     def _notes(self, now: float) -> tuple[str, ...]:
-        last = self._core.checks.last_report
-        if self._core.checks.all() and (last is None or now - last > 300.0):
+        checks = self._core.checks.all()
+        last = self._core.checks.last_report or self._core.started
+        longest = max((check.interval or 0.0 for check in checks), default=0.0)
+        if checks and now - last > max(300.0, 3 * longest):
             return ("the monitoring role has not reported lately: start atlas-monitoring",)
         return ()
 

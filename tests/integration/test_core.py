@@ -169,6 +169,17 @@ def test_starting_a_service_wants_what_it_requires_too(host: Atlas) -> None:
     assert host.service("db")["wanted"] == "up"
 
 
+def test_what_cannot_be_done_is_not_remembered(host: Atlas) -> None:
+    host.configure(sleepers(host, "web", web="enabled = false\n"))
+    host.up()
+    for operation in ("start", "stop", "restart"):
+        with pytest.raises(AtlasError) as caught:
+            host.client.call(f"service.{operation}", service="web", instance=7)
+        assert caught.value.code == "instance.unknown"
+    assert host.client.call("plan")["actions"] == []
+    assert host.service("web")["wanted"] == "down"
+
+
 def test_one_changed_service_of_twenty_is_one_action(host: Atlas) -> None:
     names = [f"s{n:02}" for n in range(20)]
     host.configure(sleepers(host, *names))
@@ -229,6 +240,10 @@ def test_a_reload_takes_over_what_needs_no_restart_and_names_what_waits(host: At
     assert host.client.call("service", service="web")["critical"] is True
     assert host.pids("web") + host.pids("db") == before
     assert steps(host.client.call("apply")) == [("db", 0, "restart")]
+    host.configure(changed + sleepers(host, "new"))
+    assert steps(host.client.call("config.reload"), "pending") == [("new", 0, "start")]
+    with pytest.raises(AtlasError, match="waits to be applied"):
+        host.client.call("service.start", service="new")
 
 
 def test_why_tells_of_a_kill_in_plain_words(host: Atlas) -> None:
@@ -327,8 +342,9 @@ def test_core_answers_without_the_services_role_and_says_so(host: Atlas) -> None
     assert doctor[0]["name"] == "services-role"
     assert doctor[0]["available"] is False
     # What is asked meanwhile is remembered, and done when the role is there.
-    with pytest.raises(AtlasError):
+    with pytest.raises(AtlasError) as caught:
         host.client.call("service.stop", service="web")
+    assert "what was asked is remembered" in caught.value.hint
     host.start("services")
     host.wait_settled()
     assert host.service("web")["wanted"] == "down"
