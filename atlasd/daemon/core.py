@@ -74,14 +74,11 @@ async def _serve(
     ground.heard.append(core.bus.publish)
     lag = LoopLag()
     last_words = LastWords((notify.watchdog_interval() or UNWATCHED_INTERVAL) * 0.8)
-    dog = watchdog(
-        {
-            "store": core.prove_store,
-            "scheduler": core.prove_scheduler,
-            "link to services": core.prove_link,
-        },
-        last_words,
-    )
+    parts = {"store": core.prove_store, "scheduler": core.prove_scheduler}
+    if notify.watchdog_interval() is not None:
+        # It wakes the services role, which otherwise sleeps until something happens.
+        parts["link to services"] = core.prove_link
+    dog = watchdog(parts, last_words)
     services = ServiceOperations(core, crash_dir=str(Path(ground.paths.state, "crashes")))
     reports = Reports(
         core,
