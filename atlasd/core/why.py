@@ -61,7 +61,7 @@ def tell(event: Event, *, now: float, many: bool) -> str:
     if isinstance(event, InstanceMoved):
         return f"{when}: {who} {_move(event)}."
     if event.kind == "leftovers":
-        return f"{when}: processes of {who} would not die ({event.detail})."
+        return f"{when}: {who} left processes behind ({event.detail})."
     if event.kind == "signal":
         return f"{when}: {who} was sent {event.detail}{_by(event)}."
     if event.kind == "roll-halted":

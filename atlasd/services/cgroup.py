@@ -339,6 +339,15 @@ class Cgroups:
                 return False
         return write(f"{self.place.v2}/cgroup.subtree_control", f"+{controller}")
 
+    def leave(self) -> None:
+        """Remove all that is empty, the place itself too: nobody is to be started here any more."""
+        self.sweep(frozenset())
+        for parent in (self.place.v2, *self.place.v1.values()):
+            try:
+                os.rmdir(parent)
+            except OSError:
+                pass  # somebody lives on in it, for a successor to adopt
+
     def sweep(self, keep: frozenset[str]) -> None:
         """Remove empty cgroups of instances that are no more; `keep` names those that are."""
         for parent in (self.place.v2, *self.place.v1.values()):

@@ -189,6 +189,8 @@ def run(where: paths.Paths, options: Options) -> int:
     server.close()
     _remove_socket(where.services_socket)
     capture.close()
+    if effects.cgroups is not None:
+        effects.cgroups.leave()
     loop.close()
     return EXIT_OK
 

@@ -35,7 +35,11 @@ class Sweep:
     def start(self) -> None:
         """Begin; calls the unit's `swept` at once when nothing is left."""
         unit = self._unit
-        if unit.machine.spec.stop.kill_mode in ("process", "none") or self._nothing_left():
+        if unit.machine.spec.stop.kill_mode in ("process", "none"):
+            unit.spared([p.pid for p in self.find(unit)])
+            self._end()
+            return
+        if self._nothing_left():
             self._end()
             return
         unit.machine.sweep_takes_time()

@@ -546,14 +546,23 @@ class Unit:
         """Processes that will not die: named, and never called stopped."""
         if pids != self.leftovers:
             self.leftovers = pids
-            self.supervisor.journal.add(
-                "leftovers",
-                service=self.service.name,
-                instance=self.index,
-                reason=Reason.LEFTOVERS.value,
-                detail=f"{why}: " + ", ".join(str(p) for p in pids),
-                data={"pids": pids},
-            )
+            self._name_leftovers(pids, why)
+
+    def spared(self, pids: list[int]) -> None:
+        """Processes that live on because the definition wants it: named, and no trouble."""
+        if pids:
+            mode = self.machine.spec.stop.kill_mode
+            self._name_leftovers(pids, f"kill_mode {mode} lets these live on")
+
+    def _name_leftovers(self, pids: list[int], why: str) -> None:
+        self.supervisor.journal.add(
+            "leftovers",
+            service=self.service.name,
+            instance=self.index,
+            reason=Reason.LEFTOVERS.value,
+            detail=f"{why}: " + ", ".join(str(p) for p in pids),
+            data={"pids": pids},
+        )
 
     # ------------------------------------------------------------------ Hands: the rest
 

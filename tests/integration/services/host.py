@@ -26,7 +26,15 @@ from atlasd.services import logfiles
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "program.py"
-BIN = Path(sys.executable).parent
+REPOSITORY = HERE.parents[2]
+ENVIRONMENT = {
+    "PATH": os.environ["PATH"],
+    "LANG": "C.UTF-8",
+    # What is tested is what lies beside the tests.
+    "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
+}
+SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin") or sys.executable
+"""For what other users must be able to run: an environment may lie below somebody's home."""
 T = TypeVar("T")
 Table = Mapping[str, object]
 
@@ -55,7 +63,7 @@ def until(
 
 def program(verb: str, *arguments: object) -> list[str]:
     """The command of one of the programs in program.py."""
-    return [sys.executable, "-I", "-S", str(PROGRAM), verb, *map(str, arguments)]
+    return [SYSTEM_PYTHON, "-I", "-S", str(PROGRAM), verb, *map(str, arguments)]
 
 
 def free_port() -> int:
@@ -87,6 +95,7 @@ class Host:
     """Start it, break it, ask it; `close` ends everything that it has ever started."""
 
     def __init__(self, *, reap: bool = True, cgroup: str = "auto", uid: int | None = None) -> None:
+        """`uid`: whom the services role is, if not ourselves; core stays what we are."""
         # Not pytest's folder: the path of a unix socket may have 107 bytes.
         self.root = Path(tempfile.mkdtemp(prefix="atlasd-", dir="/tmp"))
         self.root.chmod(0o755)
@@ -152,13 +161,16 @@ class Host:
     def start_role(self, role: str, **env: str) -> int:
         """Start `atlasd ROLE`; its pid."""
         argv = [sys.executable, "-m", "atlasd", role, "--root", str(self.root)]
+        uid = self.uid if role == "services" else None
+        if uid is not None:
+            argv[0] = SYSTEM_PYTHON
         if role != "services":
             argv += ["--config", str(self.config)]
         order = {
             "run": argv,
             "log": str(self.root / f"{role}.out"),
-            "env": {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **env},
-            "uid": self.uid,
+            "env": ENVIRONMENT | env,
+            "uid": uid,
         }
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
@@ -194,12 +206,12 @@ class Host:
     ) -> subprocess.CompletedProcess[str]:
         """Run atlasctl."""
         done = subprocess.run(
-            [str(BIN / "atlasctl"), "--root", str(self.root), *arguments],
+            [sys.executable, "-m", "atlasd.cli.atlasctl", "--root", str(self.root), *arguments],
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
-            env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"},
+            env=ENVIRONMENT,
         )
         if check and done.returncode != 0:
             raise AssertionError(
