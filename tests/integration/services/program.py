@@ -293,7 +293,7 @@ def flood() -> None:
         os.write(1, data)
 
 
-def store(path: str) -> None:
+def store() -> None:
     """Store a pipe's reading end once, with a word in it; later tell what came back."""
     if os.environ.get("LISTEN_FDNAMES", "").endswith("kept"):
         say("again " + os.read(3, 100).decode())
