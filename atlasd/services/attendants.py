@@ -269,7 +269,7 @@ class Attendants:
         if said.main_pid is not None and self._is_ours(said.main_pid):
             unit.main_process_is(said.main_pid)
         if said.extend_timeout_usec is not None:
-            machine.extend_timeout(said.extend_timeout_usec / 1e6)
+            machine.extend_timeout(unit.now, said.extend_timeout_usec / 1e6)
         if said.watchdog_usec is not None:
             self._watch(said.watchdog_usec / 1e6)
         if said.watchdog == "trigger":
@@ -284,7 +284,7 @@ class Attendants:
             unit.supervisor.changed(unit.service.name)
         if said.ready:
             was = machine.traffic
-            machine.ready(unit.now)
+            machine.ready(unit.now, told=True)
             unit.write_record()
             if machine.traffic is not was:
                 self._tell("traffic", new=machine.traffic.value)

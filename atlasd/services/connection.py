@@ -74,12 +74,14 @@ class Connection:
             self.close()
             return
         self._in += data
-        while self.is_open and (end := self._in.find(b"\n")) >= 0:
+        while (end := self._in.find(b"\n")) >= 0:
             line = bytes(self._in[:end])
             del self._in[: end + 1]
-            self._take(line)
+            if not self._take(line):
+                return
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes) -> bool:
+        """Whether there is any sense in the next line."""
         try:
             body = json.loads(line)
         except (ValueError, RecursionError):
@@ -88,6 +90,7 @@ class Connection:
             self._receive(self, body)
         else:  # no client of ours: whatever follows means nothing either
             self.close()
+        return self.is_open
 
     def take_descriptors(self, count: int) -> list[int]:
         """The descriptors that came with the message."""

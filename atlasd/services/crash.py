@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from atlasd.clock import isoformat
-from atlasd.services.instance import signal_name
 from atlasd.services.restart import Exit
+from atlasd.services.signals import signal_name
 
 KEEP_BYTES = 2 * 1024 * 1024
 """A service's file of records is begun anew at this size; the one before it is kept."""

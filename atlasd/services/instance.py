@@ -5,88 +5,14 @@ The machine knows no process, no file and no clock. It is told what happened and
 has to be done. Whoever owns the hands does it and reports back through the machine's events.
 """
 
-import signal as signals
 from collections.abc import Callable
-from typing import Protocol
 
 from atlasd.services import restart
+from atlasd.services.escalation import FOR_EVER, Escalation
+from atlasd.services.hands import Hands
 from atlasd.services.restart import Exit, FailureWindow, Outcome
-from atlasd.services.spec import ServiceSpec, Stop
+from atlasd.services.spec import ServiceSpec
 from atlasd.states import LIVE, MOVES, Health, Lifecycle, Reason, Traffic, Wanted
-
-
-class Hands(Protocol):
-    """The effects that a machine asks for. None of them may block."""
-
-    def moved(self, old: Lifecycle, new: Lifecycle) -> None:
-        """The state has changed; reason, detail and actor stand on the machine."""
-
-    def launch(self) -> None:
-        """Run the pre_start hooks and the program; `spawned` or `spawn_failed` is the answer."""
-
-    def abandon_launch(self) -> None:
-        """Forget a launch that has not yet come to a process."""
-
-    def prepare_stop(self) -> None:
-        """Run pre_stop and drain commands, then call `stop_prepared`."""
-
-    def signal(self, name: str, *, everyone: bool) -> None:
-        """Send a signal to the main process, or to all processes of the instance."""
-
-    def sweep(self) -> None:
-        """The main process is gone: end the rest, then call `gone`."""
-
-    def reload(self) -> None:
-        """Tell the running program to reload; `reloaded` or `reload_failed` is the answer."""
-
-    def arm(self, timer: str, seconds: float) -> None:
-        """Call `timer_fired(timer)` after so many seconds; replaces one of the same name."""
-
-    def disarm(self, timer: str) -> None:
-        """Forget the timer."""
-
-    def blocked(self) -> str | None:
-        """What a start would have to wait for, in words; null when nothing."""
-
-    def take_budget(self) -> float:
-        """Take a restart from the host's budget: 0.0, or the seconds until there is one."""
-
-
-def signal_name(number: int) -> str:
-    """`TERM` for 15; `SIG<n>` numbers without a name are given as `RTMIN+n` or the number."""
-    try:
-        return signals.Signals(number).name.removeprefix("SIG")
-    except ValueError:
-        if signals.SIGRTMIN < number <= signals.SIGRTMAX:
-            return f"RTMIN+{number - signals.SIGRTMIN}"
-        return str(number)
-
-
-def stop_steps(stop: Stop) -> list[tuple[str, bool, float]]:
-    """The escalation as (signal, to everyone, seconds to wait); the last step waits for ever."""
-    everyone = stop.kill_mode == "control-group"
-    steps = [(stop.signal, everyone, stop.timeout)]
-    steps += [(name, everyone, wait) for name, wait in stop.escalation]
-    if stop.kill_mode == "none":
-        name, everyone, _ = steps[-1]
-        steps[-1] = (name, everyone, float("inf"))
-    else:
-        steps.append(("KILL", stop.kill_mode != "process", float("inf")))
-    return steps
-
-
-def describe(exit_: Exit, spec: ServiceSpec) -> str:
-    """An exit in plain words."""
-    if exit_.oom:
-        return "killed by the kernel: out of memory"
-    if exit_.signal is not None:
-        dumped = ", core dumped" if exit_.core_dumped else ""
-        return f"killed by signal {signal_name(exit_.signal)}{dumped}"
-    if exit_.code is None:
-        return "ended while nobody watched; exit code unknown"
-    if exit_.code in spec.restart.config_error_codes:
-        return f"exit code {exit_.code}: the program says that its configuration is wrong"
-    return f"exit code {exit_.code}"
 
 
 class Machine:
@@ -116,7 +42,6 @@ class Machine:
         self.restarts = 0
         self.started_at = 0.0
         self.running_since: float | None = None
-        self.crash_loop = False
         self.last_exit: Exit | None = None
         self.next_start_at: float | None = None
         self._notified_ready = False
@@ -124,11 +49,14 @@ class Machine:
         self._after = ""
         """What follows a stop: stopped | restart | failure."""
         self._failure: tuple[Reason, str] = (Reason.EXIT_CODE, "")
-        self._steps: list[tuple[str, bool, float]] = []
+        self._escalation: Escalation | None = None
         self._sweeping = False
         self._outcome = ""
-        self._kill_by: float | None = None
-        self._step_ends = float("inf")
+        self._start_ends: float | None = None
+        """When the start must have come to its end; null while nothing limits it."""
+        self._awaits_word = False
+        """Of the reload under way: READY=1 ends it."""
+        self._has_budget = False
 
     # ------------------------------------------------------------------ what others may ask
 
@@ -198,6 +126,10 @@ class Machine:
         """Failures since the last stable run."""
         return 0 if self._stable(now) else self.failures
 
+    def in_crash_loop(self, now: float) -> bool:
+        """Whether it has failed so often of late that something is wrong with it."""
+        return self.window.within(now, restart.LOOP_WINDOW) >= restart.LOOP_FAILURES
+
     # ------------------------------------------------------------------ what is wanted
 
     def want(
@@ -224,8 +156,13 @@ class Machine:
         self, now: float, reason: Reason, detail: str, actor: str, *, manual: bool
     ) -> None:
         if self.state is Lifecycle.STOPPING:
-            if self._after == "stopped":
+            if manual:
+                self.clear_counters()
+            if self._after == "stopped" or manual:
                 self._after = "restart"
+            return
+        if self.health is Health.FAIL and self.live:
+            self.unhealthy(now, Reason.LIVENESS, "the liveness probe failed while it was paused")
             return
         if manual and not self.live:
             self.clear_counters()
@@ -271,23 +208,20 @@ class Machine:
         """Forget past failures: somebody intervened."""
         self.failures = 0
         self.window.clear()
-        self.crash_loop = False
 
     def hurry(self, now: float, timeout: float) -> None:
         """A second stop request: may shorten what is left before KILL, never lengthen it."""
-        if self.state is not Lifecycle.STOPPING or not self._steps:
-            return
-        by = now + max(0.0, timeout)
-        if self._kill_by is None or by < self._kill_by:
-            self._kill_by = by
-            if by < self._step_ends:
-                self.hands.arm("stop", by - now)
+        if self.state is Lifecycle.STOPPING and self._escalation is not None:
+            wait = self._escalation.hurry(now, timeout)
+            if wait is not None:
+                self.hands.arm("stop", wait)
 
     # ------------------------------------------------------------------ starting
 
     def _start(self, now: float, reason: Reason, detail: str, actor: str) -> None:
         waiting_for = self.hands.blocked()
         self.next_start_at = None
+        self._has_budget = False
         if waiting_for is not None:
             if self.state is not Lifecycle.WAITING:
                 self._move(Lifecycle.WAITING, Reason.DEPENDENCY, waiting_for, actor)
@@ -329,7 +263,7 @@ class Machine:
         if self.state is not Lifecycle.STARTING:
             return
         if self.spec.type == "oneshot":
-            self.hands.arm("start", self.spec.start_timeout)
+            self._limit_start(now, self.spec.start_timeout)
             return
         wait = self.min_uptime
         if wait > 0:
@@ -337,8 +271,12 @@ class Machine:
         else:
             self._uptime_passed = True
         if self.spec.ready is not None:
-            self.hands.arm("start", self.spec.start_timeout)
+            self._limit_start(now, self.spec.start_timeout)
         self._check_running(now)
+
+    def _limit_start(self, now: float, seconds: float) -> None:
+        self._start_ends = now + seconds
+        self.hands.arm("start", seconds)
 
     @property
     def min_uptime(self) -> float:
@@ -355,16 +293,15 @@ class Machine:
         elif self.state is Lifecycle.STOPPING:
             self._finish_stop(now)
 
-    def ready(self, now: float) -> None:
-        """The readiness says pass."""
+    def ready(self, now: float, *, told: bool = False) -> None:
+        """The readiness says pass; `told` by the program itself, which ends its reload too."""
         self._notified_ready = True
         if self.state is Lifecycle.STARTING:
             self._check_running(now)
-        elif self.state is Lifecycle.RUNNING:
+        elif self.state in (Lifecycle.RUNNING, Lifecycle.RELOADING):
             self.is_ready = True
-        elif self.state is Lifecycle.RELOADING:
-            self.is_ready = True
-            self.reloaded(now)
+            if told and self._awaits_word:
+                self.reloaded(now)
 
     def unready(self) -> None:
         """The readiness says fail: out of traffic, but alive."""
@@ -379,12 +316,15 @@ class Machine:
             self.running_since = now
             self._move(Lifecycle.RUNNING, Reason.READY, "", "")
 
-    def extend_timeout(self, seconds: float) -> None:
-        """The program asks for more time (EXTEND_TIMEOUT_USEC)."""
+    def extend_timeout(self, now: float, seconds: float) -> None:
+        """The program asks for more time (EXTEND_TIMEOUT_USEC): may lengthen, never shorten."""
         if self.state is Lifecycle.STARTING:
-            self.hands.arm("start", seconds)
-        elif self.state is Lifecycle.STOPPING and self._kill_by is None:
-            self.hands.arm("stop", seconds)
+            if self._start_ends is not None and now + seconds > self._start_ends:
+                self._limit_start(now, seconds)
+        elif self.state is Lifecycle.STOPPING and self._escalation is not None:
+            wait = self._escalation.extend(now, seconds)
+            if wait is not None:
+                self.hands.arm("stop", wait)
 
     # ------------------------------------------------------------------ reload
 
@@ -392,6 +332,7 @@ class Machine:
         """Tell the running program to reload. The caller has checked that it can be."""
         if self.state is Lifecycle.RUNNING:
             self._move(Lifecycle.RELOADING, Reason.REQUEST, "", actor)
+            self._awaits_word = self.spec.reload.kind == "notify"
             self.hands.arm("reload", self.spec.reload.timeout)
             self.hands.reload()
 
@@ -399,6 +340,7 @@ class Machine:
         """The program says RELOADING=1 by itself; READY=1 ends it."""
         if self.state is Lifecycle.RUNNING:
             self._move(Lifecycle.RELOADING, Reason.REQUEST, "the program reloads itself", "")
+            self._awaits_word = True
             self.hands.arm("reload", self.spec.reload.timeout)
 
     def reloaded(self, now: float) -> None:
@@ -433,11 +375,9 @@ class Machine:
             self.unhealthy(
                 now,
                 Reason.START_TIMEOUT,
-                f"not {what} within {self.spec.start_timeout:g} s",
+                f"not {what} within {now - self.started_at:.3g} s",
             )
         elif timer == "stop" and self.state is Lifecycle.STOPPING:
-            if self._kill_by is not None and now >= self._kill_by - 1e-6:
-                del self._steps[:-1]
             self._next_step(now)
         elif timer == "backoff" and self.state is Lifecycle.BACKOFF:
             self._after_backoff(now)
@@ -450,12 +390,9 @@ class Machine:
         self._after = after
         for timer in ("start", "uptime", "reload"):
             self.hands.disarm(timer)
-        self._steps = stop_steps(self.spec.stop)
-        if reason is Reason.WATCHDOG:
-            # As systemd does: ABRT, so that a hung program can leave a trace of where it hung.
-            self._steps[0] = ("ABRT", self._steps[0][1], self._steps[0][2])
-        self._kill_by = None
-        self._step_ends = float("inf")
+        # As systemd does: ABRT, so that a hung program can leave a trace of where it hung.
+        first = "ABRT" if reason is Reason.WATCHDOG else ""
+        self._escalation = Escalation(self.spec.stop, first=first)
         had_process = self.has_process
         self._move(Lifecycle.STOPPING, reason, detail, actor)
         if not had_process:
@@ -472,19 +409,17 @@ class Machine:
             self._next_step(now)
 
     def _next_step(self, now: float) -> None:
-        if not self._steps:
+        step = self._escalation.next(now) if self._escalation is not None else None
+        if step is None:
             return
-        name, everyone, wait = self._steps.pop(0)
-        if self._kill_by is not None and self._steps:
-            wait = min(wait, max(0.0, self._kill_by - now))
-        self._step_ends = now + wait
-        if wait != float("inf"):
+        name, everyone, wait = step
+        if wait != FOR_EVER:
             self.hands.arm("stop", wait)
         self.hands.signal(name, everyone=everyone)
 
     def _finish_stop(self, now: float) -> None:
         self.hands.disarm("stop")
-        self._steps = []
+        self._escalation = None
         after, self._after = self._after, ""
         if after == "failure":
             self._failed(now, *self._failure)
@@ -500,11 +435,12 @@ class Machine:
         self.has_process = False
         self.last_exit = exit_
         self.is_ready = False
+        self._outcome = ""
         for timer in ("start", "uptime", "reload", "stop"):
             self.hands.disarm(timer)
         if self.state is not Lifecycle.STOPPING:
-            reason, detail = restart.reason_of(exit_), describe(exit_, self.spec)
-            self._outcome = restart.judge(exit_, self.spec.restart, self.spec.type, signal_name)
+            reason, detail = restart.reason_of(exit_), restart.describe(exit_, self.spec.restart)
+            self._outcome = restart.judge(exit_, self.spec.restart, self.spec.type)
             early = (
                 self.state is Lifecycle.STARTING
                 and self.spec.type != "oneshot"
@@ -560,11 +496,10 @@ class Machine:
     def _failed(self, now: float, reason: Reason, detail: str) -> None:
         if self._stable(now):
             self.failures = 0
-            self.crash_loop = False
         self.running_since = None
+        self._failure = (reason, detail)
         self.failures += 1
         self.window.add(now)
-        self.crash_loop = self.window.within(now, restart.LOOP_WINDOW) >= restart.LOOP_FAILURES
         policy = self.spec.restart
         if self.wanted is not Wanted.UP:
             paused = "; paused, so not restarted" if self.wanted is Wanted.PAUSED else ""
@@ -583,16 +518,18 @@ class Machine:
             seconds = restart.delay(self.failures, policy.backoff, self._uniform)
         self.next_start_at = now + seconds
         self._move(Lifecycle.BACKOFF, reason, detail, "")
-        if seconds > 0:
+        if seconds > 0 or reason is Reason.SPAWN:
+            # What fails before it runs would be tried again within itself, without an end.
             self.hands.arm("backoff", seconds)
         else:
             self._after_backoff(now)
 
     def _after_backoff(self, now: float) -> None:
         # What it waits for comes first: a start that is held back must not use up the budget.
-        if self.hands.blocked() is None:
+        if not self._has_budget and self.hands.blocked() is None:
             wait = self.hands.take_budget()
             if wait > 0:
+                self._has_budget = True
                 self.next_start_at = now + wait
                 self.hands.arm("backoff", wait)
                 return
@@ -601,26 +538,25 @@ class Machine:
 
     # ------------------------------------------------------------------ adoption
 
-    def adopt(
-        self, now: float, *, state: Lifecycle, uptime: float, ready: bool, detail: str = ""
-    ) -> None:
+    def adopt(self, now: float, *, state: Lifecycle, uptime: float, ready: bool) -> None:
         """Take over a process that was proven to be ours, `uptime` seconds old."""
         self.has_process = True
         self.started_at = now - uptime
-        self.wanted = Wanted.UP
         self._notified_ready = ready
         self._uptime_passed = uptime >= self.min_uptime
-        self.reason, self.detail = Reason.ADOPTED, detail
+        self.reason, self.detail = Reason.ADOPTED, ""
         if state in (Lifecycle.RUNNING, Lifecycle.RELOADING):
             self.is_ready = ready
             self.running_since = now - uptime
             self._jump(Lifecycle.RUNNING)
             return
         self._jump(Lifecycle.STARTING)
+        if self.spec.ready is not None or self.spec.type == "oneshot":
+            self._limit_start(now, max(0.0, self.spec.start_timeout - uptime))
+        if self.spec.type == "oneshot":
+            return
         if not self._uptime_passed:
             self.hands.arm("uptime", self.min_uptime - uptime)
-        if self.spec.ready is not None or self.spec.type == "oneshot":
-            self.hands.arm("start", max(0.0, self.spec.start_timeout - uptime))
         self._check_running(now)
 
     def lost(self, now: float, detail: str) -> None:

@@ -5,12 +5,15 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from atlasd.services.signals import signal_name
 from atlasd.services.spec import Backoff, Restart
 from atlasd.states import Reason
 
 LOOP_FAILURES = 5
 """This many failures within `LOOP_WINDOW` make a crash loop."""
 LOOP_WINDOW = 600.0
+STARVED = 60.0
+"""Seconds to wait for a token of a budget that gives none."""
 
 
 def delay(
@@ -64,7 +67,21 @@ def reason_of(exit_: Exit) -> Reason:
     return Reason.SIGNAL if exit_.signal is not None else Reason.EXIT_CODE
 
 
-def judge(exit_: Exit, policy: Restart, kind: str, signal_name: Callable[[int], str]) -> str:
+def describe(exit_: Exit, policy: Restart) -> str:
+    """An exit in plain words."""
+    if exit_.oom:
+        return "killed by the kernel: out of memory"
+    if exit_.signal is not None:
+        dumped = ", core dumped" if exit_.core_dumped else ""
+        return f"killed by signal {signal_name(exit_.signal)}{dumped}"
+    if exit_.code is None:
+        return "ended while nobody watched; exit code unknown"
+    if exit_.code in policy.config_error_codes:
+        return f"exit code {exit_.code}: the program says that its configuration is wrong"
+    return f"exit code {exit_.code}"
+
+
+def judge(exit_: Exit, policy: Restart, kind: str) -> str:
     """What an exit that nobody asked for calls for, one of `Outcome`.
 
     An unknown exit (adopted on a kernel that doesn't tell) counts as a failure: a service that
@@ -143,17 +160,21 @@ class Budget:
         self._at = now
 
     def take(self, now: float) -> float:
-        """Take a token: 0.0 when there was one, else the seconds until there will be one."""
+        """Take a token: 0.0 when there was one, else the seconds until the one taken is there.
+
+        What is not there yet is promised: who was told to wait need not ask again, and of many
+        that wait none is woken for nothing.
+        """
         self._fill(now)
-        if self._tokens >= 1.0 - 1e-9:
-            self._tokens -= 1.0
+        self._tokens -= 1.0
+        if self._tokens >= -1e-9:
             return 0.0
-        return (1.0 - self._tokens) / self.rate if self.rate > 0 else 60.0
+        return -self._tokens / self.rate if self.rate > 0 else STARVED
 
     def tokens(self, now: float) -> float:
-        """Tokens at hand."""
+        """Tokens at hand; none as long as some are promised."""
         self._fill(now)
-        return self._tokens
+        return max(0.0, self._tokens)
 
     def change(self, *, rate: float, burst: int, now: float) -> None:
         """New limits; what is at hand is kept, up to the new burst."""

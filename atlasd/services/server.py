@@ -12,8 +12,8 @@ import atlasd
 from atlasd.errors import AtlasError
 from atlasd.services import snapshot, upgrade
 from atlasd.services.connection import Body, Connection
+from atlasd.services.signals import signal_number
 from atlasd.services.spec import policy_from_wire, spec_from_wire
-from atlasd.services.unit import signal_number
 from atlasd.states import Wanted
 
 if TYPE_CHECKING:

@@ -94,7 +94,7 @@ def _instance(unit: Unit, sessions: Mapping[int, list[procinfo.Stat]]) -> Instan
         "status_text": unit.status_text,
         "digest": unit.digest if unit.pid is not None else "",
         "leftovers": list(unit.leftovers),
-        "crash_loop": machine.crash_loop,
+        "crash_loop": machine.in_crash_loop(now),
     }
 
 

@@ -15,6 +15,7 @@ from atlasd.services.instance_output import InstanceOutput
 from atlasd.services.loop import Timer
 from atlasd.services.records import RecordFile
 from atlasd.services.restart import LOOP_WINDOW, Exit
+from atlasd.services.signals import signal_number
 from atlasd.services.sockets import SocketError
 from atlasd.services.spec import Hook, ServiceSpec
 from atlasd.services.sweep import Sweep
@@ -28,19 +29,6 @@ if TYPE_CHECKING:
 
 UNKILLABLE_AFTER = 5.0
 """Seconds after KILL before what is still there is called unkillable."""
-
-
-def signal_number(name: str) -> int:
-    """`TERM`, `SIGTERM`, `RTMIN+3` or `15` as a number. Raises `ValueError` for no signal."""
-    text = name.upper().removeprefix("SIG")
-    if text.isdigit():
-        return signals.Signals(int(text)).value
-    base, plus, offset = text.partition("+")
-    try:
-        number = signals.Signals[f"SIG{base}"].value
-    except KeyError:
-        raise ValueError(f"no signal is called {name!r}") from None
-    return number + int(offset) if plus else number
 
 
 class Unit:
@@ -509,7 +497,7 @@ class Unit:
                 pid=pid,
                 # The last words stay on disk: facts wait in memory for a core that is away.
                 data={k: v for k, v in record.items() if k != "last_output"}
-                | {"crash_loop": machine.crash_loop},
+                | {"crash_loop": machine.in_crash_loop(self.now)},
             )
 
         # The next start comes first; what has happened is written down right after it.
@@ -613,9 +601,9 @@ class Unit:
         if machine.state is Lifecycle.EXITED:
             return Health.PASS
         if machine.state not in (Lifecycle.RUNNING, Lifecycle.RELOADING):
-            return Health.WARN if machine.crash_loop else Health.UNKNOWN
+            return Health.WARN if machine.in_crash_loop(self.now) else Health.UNKNOWN
         verdict = machine.health if machine.spec.live is not None else Health.PASS
-        if verdict is Health.PASS and (not machine.is_ready or machine.crash_loop):
+        if verdict is Health.PASS and (not machine.is_ready or machine.in_crash_loop(self.now)):
             return Health.WARN
         return verdict
 

@@ -15,7 +15,8 @@ from hypothesis.stateful import (
 )
 
 from atlasd.clock import HandClock
-from atlasd.services.instance import Machine, stop_steps
+from atlasd.services.escalation import stop_steps
+from atlasd.services.instance import Machine
 from atlasd.services.restart import Exit
 from atlasd.services.spec import Backoff, Probe, Reload, Restart, ServiceSpec, Stop
 from atlasd.states import LIVE, MOVES, Lifecycle, Reason, Traffic, Wanted
@@ -180,7 +181,7 @@ def test_further_failures_wait_longer_and_longer() -> None:
         assert machine.state is Lifecycle.STARTING
         machine.spawned(hands.now)
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert machine.crash_loop
+    assert machine.in_crash_loop(hands.now)
 
 
 def test_a_stable_run_clears_the_count() -> None:
