@@ -2,70 +2,50 @@
 
 import sys
 
-import click
-
-from atlasd import __version__
-from atlasd.cli.lazy import Entry, LazyGroup
-from atlasd.cli.session import common, run
-
-COMMANDS = (
-    Entry("status", "status", "What every service is wanted to be, and is", ("status", "service")),
-    Entry("start", "services", "Start services", ("service.start",)),
-    Entry("stop", "services", "Stop services", ("service.stop",)),
-    Entry("restart", "services", "Stop and start services", ("service.restart",)),
-    Entry(
-        "reload",
-        "services",
-        "Have services, or atlasd itself, read their configuration again",
-        ("service.reload", "config.reload"),
-    ),
-    Entry("pause", "services", "Leave services as they are: no more restarts", ("service.pause",)),
-    Entry("signal", "services", "Send a signal to services", ("service.signal",)),
-    Entry("scale", "services", "Change how many instances run: scale web=4", ("service.scale",)),
-    Entry("logs", "logs", "Output of services", ("logs", "service.logs")),
-    Entry("events", "events", "What happened, and happens", ("events",)),
-    Entry("why", "why", "How a service came to be as it is, in plain words", ("service.why",)),
-    Entry("plan", "config", "What `apply` would do, and why", ("plan",)),
-    Entry("apply", "config", "Do what the configuration says", ("apply",)),
-    Entry("plugins", "plugins", "List plugins, or write a new one", ("plugins",)),
-    Entry("health", "health", "Health of the host or of one service", ("health", "health.service")),
-    Entry("checks", "health", "Verdicts of the configured checks", ("checks",)),
-    Entry("doctor", "doctor", "What this host offers, and what is reduced", ("doctor",)),
-    Entry("version", "daemon", "Versions of atlasctl and the daemon", ("version",)),
-    Entry("shutdown", "daemon", "Stop the daemon", ("shutdown",)),
-    Entry(
-        "upgrade",
-        "daemon",
-        "Replace the program of the services role in place",
-        ("services-role.upgrade",),
-    ),
-    Entry("completion", "completion", "Print the completion script of a shell"),
-)
-
-API_ONLY = {
-    "metrics": "for the api role and Prometheus: `curl :8000/metrics`",
-    "checks.report": "the monitoring role's way to tell core its verdicts",
-    "openapi": "for programs that are made from it",
-}
-"""Operations without a command, and why."""
-
-
-@click.command(
-    cls=LazyGroup,
-    entries=COMMANDS,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 unknown name, 4 denied, 5 conflict, "
-    "6 timeout, 7 no daemon, 8 unhealthy, 78 invalid configuration.",
-)
-@common
-@click.version_option(__version__, prog_name="atlasctl", message="%(prog)s %(version)s")
-def atlasctl() -> None:
-    """Ask a running atlasd what it does, and tell it what to do."""
+from atlasd.cli.session import Session, guarded
 
 
 def main() -> int:
     """The program; gives the exit code."""
-    return run(atlasctl, "atlasctl")
+    arguments = sys.argv[1:]
+    session = _plain_status(arguments)
+    if session is not None:
+        return guarded("atlasctl", session, lambda: _show(session))
+    from atlasd.cli.commands import atlasctl
+    from atlasd.cli.options import run
+
+    return run(atlasctl, "atlasctl", arguments)
+
+
+def _plain_status(arguments: list[str]) -> Session | None:
+    """The options of a plain `status`; None for everything else.
+
+    It is what people and dashboards ask every few seconds, and loading a library to parse that one
+    word would take half of the time that it takes.
+    """
+    session = Session()
+    words = iter(arguments)
+    asked = False
+    for word in words:
+        if word == "status" and not asked:
+            asked = True
+        elif word == "--json":
+            session.as_json = True
+        elif word in ("--root", "--socket"):
+            value = next(words, "")
+            if not value or value.startswith("-"):
+                return None
+            setattr(session, word[2:], value)
+        else:
+            return None
+    return session if asked else None
+
+
+def _show(session: Session) -> int:
+    from atlasd.cli.overview import show
+
+    show(session)
+    return 0
 
 
 if __name__ == "__main__":

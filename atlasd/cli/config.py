@@ -5,8 +5,9 @@ from typing import Any
 import click
 
 from atlasd.cli import style, waiting
+from atlasd.cli.options import common, pass_session
 from atlasd.cli.outcome import Goal
-from atlasd.cli.session import Session, common, emit, pass_session
+from atlasd.cli.session import Session, emit
 from atlasd.errors import AtlasError
 
 _GOALS = {"start": Goal.STARTED, "restart": Goal.RESTARTED, "stop": Goal.STOPPED}

@@ -6,7 +6,8 @@ import click
 
 from atlasd import __version__
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, emit, options, pass_session
+from atlasd.cli.options import common, pass_session
+from atlasd.cli.session import Session, emit, options
 from atlasd.errors import AtlasError
 
 

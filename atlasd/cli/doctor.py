@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, emit, pass_session
+from atlasd.cli.options import common, pass_session
+from atlasd.cli.session import Session, emit
 
 
 @click.command()

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, complete_services, options, pass_session
+from atlasd.cli.options import common, complete_services, pass_session
+from atlasd.cli.session import Session, options
 
 
 @click.command()

@@ -5,7 +5,8 @@ from typing import Any
 import click
 
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, complete_services, emit, pass_session
+from atlasd.cli.options import common, complete_services, pass_session
+from atlasd.cli.session import Session, emit
 from atlasd.errors import EXIT_OK, EXIT_UNHEALTHY
 
 

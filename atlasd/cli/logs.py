@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, complete_services, options, pass_session
-from atlasd.cli.session import split_target as split
+from atlasd.cli.options import common, complete_services, pass_session
+from atlasd.cli.session import Session, options, split_target
 
 _COLOURS = ("cyan", "green", "yellow", "bold")
 
@@ -48,7 +48,7 @@ def logs(
     fields = options(follow=follow, since=since, grep=grep, stream=stream, lines=lines)
     client = session.client()
     if len(services) == 1:
-        service, instance = split(services[0])
+        service, instance = split_target(services[0])
         if instance is not None:
             fields["instance"] = instance
         records = client.stream("service.logs", service=service, **fields)

@@ -8,8 +8,10 @@ from typing import Any
 import click
 
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, emit, pass_session
+from atlasd.cli.options import common, pass_session
+from atlasd.cli.session import Session, emit
 from atlasd.errors import AtlasError, nearest
+from atlasd.paths import find
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -88,7 +90,7 @@ def new(session: Session, kind: str, name: str, folder: str | None) -> None:
             f"{name!r} is no name for a plugin",
             hint="use small letters, digits and underscores, a letter first",
         )
-    path = Path(folder or session.paths().plugins_dir) / f"{name}.py"
+    path = Path(folder or find(root=session.root).plugins_dir) / f"{name}.py"
     _write(path, drop_in(kind, name))
     if session.as_json:
         emit({"kind": kind, "name": name, "path": str(path)})

@@ -8,7 +8,8 @@ from typing import Protocol
 import click
 
 from atlasd import __version__
-from atlasd.cli.session import F, emit, run
+from atlasd.cli.options import F, run
+from atlasd.cli.session import emit
 from atlasd.cli.style import count
 from atlasd.errors import EXIT_CONFIG, EXIT_OK, AtlasError
 from atlasd.paths import Paths, find

@@ -6,16 +6,9 @@ from typing import Any, NamedTuple
 import click
 
 from atlasd.cli import style, waiting
+from atlasd.cli.options import common, complete_services, pass_session
 from atlasd.cli.outcome import Goal
-from atlasd.cli.session import (
-    Session,
-    common,
-    complete_services,
-    emit,
-    options,
-    pass_session,
-    split_target,
-)
+from atlasd.cli.session import Session, emit, options, split_target
 from atlasd.control.client import Client
 from atlasd.errors import AtlasError
 

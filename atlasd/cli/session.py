@@ -3,35 +3,30 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import click
+from collections.abc import Callable
+from typing import Any
 
 from atlasd import __version__
 from atlasd.control.client import Client
-from atlasd.errors import EXIT_FAILED, EXIT_USAGE, AtlasError
-from atlasd.paths import Paths, find
+from atlasd.errors import EXIT_FAILED, AtlasError
+from atlasd.folders import CONTROL_SOCKET, folders
+
+# No click and no dataclasses here: `atlasctl status` does without either.
 
 SYSTEM_SOCKET = "/run/atlasd/control.sock"
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
 
-F = TypeVar("F", bound=Callable[..., object])
 
-
-@dataclass(kw_only=True, slots=True)
 class Session:
     """The options that every command takes, wherever on the line they stand."""
 
-    root: str | None = None
-    socket: str | None = None
-    as_json: bool = False
+    __slots__ = ("as_json", "root", "socket")
 
-    def paths(self) -> Paths:
-        """The daemon's folders, by the rule that the daemon follows too."""
-        return find(root=self.root)
+    def __init__(self) -> None:
+        self.root: str | None = None
+        self.socket: str | None = None
+        self.as_json = False
 
     def client(self, *, timeout: float = 30.0) -> Client:
         """A client of the daemon that `--socket`, `--root` and the environment point to."""
@@ -44,7 +39,7 @@ class Session:
         )
 
     def _default_socket(self) -> str:
-        own = self.paths().control_socket
+        own = os.path.join(folders(root=self.root).run, CONTROL_SOCKET)  # noqa: PTH118
         if self.root or os.environ.get("ATLASD_ROOT") or os.access(own, os.F_OK):
             return own
         # A member of the group atlasd has no daemon of his own but may operate the host's.
@@ -58,55 +53,6 @@ class Session:
         if self.socket:
             return "start it with the same root: `atlasd run --root DIR`; or correct --socket"
         return "start it: `atlasd run`; or say where it is with --root DIR or ATLASD_ROOT"
-
-
-pass_session = click.make_pass_decorator(Session, ensure=True)
-
-
-def common(command: F) -> F:
-    """Add `--json`, `--root` and `--socket` to a command."""
-    for option in (
-        click.option(
-            "--socket",
-            metavar="PATH",
-            expose_value=False,
-            callback=_remember,
-            help="The daemon's control socket.",
-        ),
-        click.option(
-            "--root",
-            metavar="DIR",
-            expose_value=False,
-            callback=_remember,
-            help="The folder that the daemon was started with (else ATLASD_ROOT).",
-        ),
-        click.option(
-            "--json",
-            "as_json",
-            is_flag=True,
-            expose_value=False,
-            callback=_remember,
-            help="Answer in JSON.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _remember(ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-    session = ctx.ensure_object(Session)
-    if value and parameter.name:
-        setattr(session, parameter.name, value)
-
-
-def complete_services(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Names of services for the shell's completion; none when no daemon answers."""
-    del parameter
-    try:
-        status = ctx.ensure_object(Session).client(timeout=1.0).call("status")
-    except AtlasError:
-        return []
-    return [s["name"] for s in status["services"] if s["name"].startswith(incomplete)]
 
 
 def emit(body: object) -> None:
@@ -125,32 +71,21 @@ def report(error: AtlasError, program: str) -> int:
     return error.kind.exit
 
 
-def run(command: click.Command, program: str, arguments: Sequence[str] | None = None) -> int:
-    """Run a click command by atlasd's rules of failing; the exit code."""
+def guarded(program: str, session: Session, work: Callable[[], int]) -> int:
+    """Do a command's work by atlasd's rules of failing; the exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A log line or a name that the terminal cannot show must not end a command.
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-    session = Session()
     try:
-        code = command.main(
-            list(arguments) if arguments is not None else None,
-            prog_name=program,
-            standalone_mode=False,
-            obj=session,
-        )
+        code = work()
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
     except AtlasError as error:
         if session.as_json:
             emit(error.to_wire())
         return report(error, program)
-    except click.UsageError as error:
-        return _usage(error, program)
-    except click.ClickException as error:
-        return report(AtlasError("usage", error.format_message()), program)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read us has gone, as `head` does; Python would complain once more at its end.
@@ -163,16 +98,8 @@ def run(command: click.Command, program: str, arguments: Sequence[str] | None = 
         print(f"{program}: unexpected error: {kind}: {fault}", file=sys.stderr)
         print(f"{program}: set ATLASD_DEBUG=1 to see where; please report it", file=sys.stderr)
         return EXIT_FAILED
-
-
-def _usage(error: click.UsageError, program: str) -> int:
-    path = error.ctx.command_path if error.ctx is not None else program
-    hint = getattr(error, "hint", "") or f"see `{path} --help`"
-    message = error.format_message()
-    message = message[:1].lower() + message[1:].rstrip(".")
-    print(f"{program}: {message}", file=sys.stderr)
-    print(f"{program}: {hint}", file=sys.stderr)
-    return EXIT_USAGE
+    else:
+        return code
 
 
 def _warn_of_version(version: str) -> None:

@@ -5,21 +5,9 @@ from typing import Any
 import click
 
 from atlasd.cli import style
-from atlasd.cli.session import Session, common, complete_services, emit, pass_session
-
-_TITLES = (
-    "SERVICE",
-    "WANTED",
-    "STATE",
-    "HEALTH",
-    "PID",
-    "SINCE",
-    "RESTARTS",
-    "MEMORY",
-    "CPU",
-    "REASON",
-)
-_RIGHT = frozenset({"PID", "SINCE", "RESTARTS", "MEMORY", "CPU"})
+from atlasd.cli.options import common, complete_services, pass_session
+from atlasd.cli.overview import render, show
+from atlasd.cli.session import Session, emit
 
 
 @click.command()
@@ -31,18 +19,10 @@ def status(session: Session, services: tuple[str, ...]) -> None:
 
     With SERVICE, show these only, in more detail.
     """
-    client = session.client()
     if not services:
-        if session.as_json:
-            # As the daemon wrote it: decoding it just to encode it again would be waste.
-            print(client.text("status"))
-            return
-        shown = client.call("status")["services"]
-        if not shown:
-            print("no services are configured")
-            return
-        print(render(shown), end="")
+        show(session)
         return
+    client = session.client()
     found = [client.call("service", service=name) for name in services]
     if session.as_json:
         emit({"services": found})
@@ -51,33 +31,6 @@ def status(session: Session, services: tuple[str, ...]) -> None:
     for service in found:
         for line in _more(service):
             print(line)
-
-
-def render(services: list[dict[str, Any]]) -> str:
-    """The table: a row for each instance, and one for a service without any."""
-    rows = []
-    for service in services:
-        instances = service["instances"]
-        several = len(instances) > 1
-        for instance in instances:
-            cpu = instance["cpu_seconds"]
-            rows.append(
-                (
-                    f"{service['name']}/{instance['index']}" if several else service["name"],
-                    service["wanted"],
-                    instance["state"],
-                    instance["health"],
-                    str(instance["pid"] or ""),
-                    style.since(instance["since"]),
-                    str(instance["restarts"]),
-                    style.size(instance["memory_bytes"]),
-                    "" if cpu is None else f"{cpu:.1f}s",
-                    instance["reason"],
-                )
-            )
-        if not instances:
-            rows.append((service["name"], service["wanted"], "", service["health"], *[""] * 6))
-    return style.table(_TITLES, rows, right=_RIGHT)
 
 
 def _more(service: dict[str, Any]) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from atlasd.cli.options import F
 from atlasd.cli.outcome import Detail, Goal, Result, Verdict, judge
-from atlasd.cli.session import F
 from atlasd.cli.style import duration
 from atlasd.control.client import Client, LineStream
 from atlasd.errors import AtlasError

@@ -6,7 +6,8 @@ import click
 
 from atlasd.cli import style
 from atlasd.cli.events import sentence
-from atlasd.cli.session import Session, common, complete_services, emit, pass_session
+from atlasd.cli.options import common, complete_services, pass_session
+from atlasd.cli.session import Session, emit
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import pytest
 
-from atlasd.cli.atlasctl import API_ONLY, COMMANDS, atlasctl
+from atlasd.cli.commands import API_ONLY, COMMANDS, atlasctl
 from atlasd.cli.lazy import Entry, LazyGroup
 from atlasd.cli.templates import TEMPLATES, drop_in
 from atlasd.control.wire import OPERATIONS
@@ -33,7 +33,10 @@ def test_every_operation_has_a_command_or_a_reason_to_have_none() -> None:
 
 @each
 def test_a_command_really_asks_for_what_its_entry_says(entry: Entry) -> None:
-    assert set(entry.operations) <= strings_in(entry.module)
+    said = strings_in(entry.module)
+    if entry.name == "status":
+        said |= strings_in("overview")
+    assert set(entry.operations) <= said
 
 
 @each
@@ -81,7 +84,9 @@ HEAVY = {
 }
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("status",), ("restart", "web"), ("logs",)])
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("status", "web"), ("restart", "web"), ("logs",)]
+)
 def test_starting_costs_only_what_is_needed(arguments: tuple[str, ...]) -> None:
     loaded = modules_after(*arguments)
     assert "atlasd.cli.atlasctl" in loaded
@@ -89,6 +94,22 @@ def test_starting_costs_only_what_is_needed(arguments: tuple[str, ...]) -> None:
     commands = {f"atlasd.cli.{entry.module}" for entry in COMMANDS}
     wanted = next((f"atlasd.cli.{e.module}" for e in COMMANDS if e.name == arguments[0]), None)
     assert loaded & commands == ({wanted} if wanted else set())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("--json", "status"), ("status", "--root", "/nowhere", "--json")]
+)
+def test_a_plain_status_does_without_click_too(arguments: tuple[str, ...]) -> None:
+    loaded = modules_after(*arguments)
+    assert "atlasd.cli.overview" in loaded
+    assert loaded & (HEAVY | {"click", "dataclasses", "inspect"}) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status", "--jsn"), ("status", "status"), ("status", "--root"), ("status", "-h")]
+)
+def test_whatever_else_is_said_of_status_goes_to_click(arguments: tuple[str, ...]) -> None:
+    assert "click" in modules_after(*arguments)
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
