@@ -19,7 +19,7 @@ from atlasd.services.escalation import stop_steps
 from atlasd.services.instance import Machine
 from atlasd.services.restart import Exit
 from atlasd.services.spec import Backoff, Probe, Reload, Restart, ServiceSpec, Stop
-from atlasd.states import LIVE, MOVES, Lifecycle, Reason, Traffic, Wanted
+from atlasd.states import LIVE, MOVES, Health, Lifecycle, Reason, Traffic, Wanted
 
 SPEC = ServiceSpec(name="web", command=("web",))
 NO_JITTER = Restart(backoff=Backoff(jitter=0.0))
@@ -400,6 +400,134 @@ def test_a_stop_during_the_sweep_of_a_crash_ends_stopped() -> None:
     assert hands.launches == 1
 
 
+def test_more_time_to_start_may_be_asked_for_but_it_never_shortens() -> None:
+    spec = replace(SPEC, ready=Probe(kind="notify"), start_timeout=10.0)
+    machine, hands = make(spec)
+    machine.want(Wanted.UP, hands.now)
+    machine.spawned(hands.now)
+    machine.extend_timeout(hands.now, 1.0)
+    hands.wind(9.0)
+    assert machine.state is Lifecycle.STARTING
+    machine.extend_timeout(hands.now, 20.0)
+    hands.wind(19.0)
+    assert machine.state is Lifecycle.STARTING
+    hands.wind(2.0)
+    assert machine.state is Lifecycle.STOPPING
+    assert machine.detail == "not ready within 29 s"
+
+
+def test_more_time_is_not_a_limit_where_there_was_none() -> None:
+    machine, hands = make()
+    machine.want(Wanted.UP, hands.now)
+    machine.spawned(hands.now)
+    machine.extend_timeout(hands.now, 0.1)
+    hands.wind(2.0)
+    assert machine.state is Lifecycle.RUNNING
+
+
+def test_more_time_to_stop_is_given_unless_somebody_is_in_a_hurry() -> None:
+    machine, hands = running(replace(SPEC, stop=Stop(timeout=5)))
+    machine.want(Wanted.DOWN, hands.now)
+    machine.extend_timeout(hands.now, 1.0)
+    hands.wind(4.0)
+    machine.extend_timeout(hands.now, 10.0)
+    hands.wind(9.0)
+    assert hands.signals == [("TERM", False)]
+    machine.hurry(hands.now, 0.5)
+    machine.extend_timeout(hands.now, 60.0)
+    hands.wind(0.6)
+    assert hands.signals[-1] == ("KILL", True)
+
+
+def test_only_the_program_itself_ends_a_reload_by_its_word() -> None:
+    machine, hands = running(replace(SPEC, reload=Reload(kind="notify")))
+    machine.begin_reload(hands.now)
+    machine.ready(hands.now)  # a probe that passes says nothing of the reload
+    assert machine.state is Lifecycle.RELOADING
+    machine.ready(hands.now, told=True)
+    assert machine.state is Lifecycle.RUNNING
+
+    machine, hands = running(replace(SPEC, reload=Reload(kind="exec")))
+    machine.begin_reload(hands.now)
+    machine.ready(hands.now, told=True)
+    assert machine.state is Lifecycle.RELOADING
+
+
+def test_a_oneshot_that_is_adopted_is_not_ready_before_it_has_finished() -> None:
+    machine, hands = make(replace(SPEC, type="oneshot"))
+    machine.wanted = Wanted.UP
+    machine.adopt(hands.now, state=Lifecycle.STARTING, uptime=5.0, ready=False)
+    hands.wind(10)
+    assert machine.state is Lifecycle.STARTING
+    assert not machine.meets("ready")
+    die(machine, hands, Exit(code=0))
+    assert machine.meets("completed")
+
+
+def test_a_program_that_cannot_be_started_is_not_tried_within_itself() -> None:
+    machine, hands = make(replace(SPEC, restart=Restart(backoff=Backoff(base=0.0, jitter=0.0))))
+    machine.want(Wanted.UP, hands.now)
+    for launches in range(2, 5):
+        machine.spawn_failed(hands.now, "no such program")
+        assert machine.state is Lifecycle.BACKOFF
+        hands.wind(0.01)
+        assert (machine.state, hands.launches) == (Lifecycle.STARTING, launches)
+
+
+def test_a_manual_start_while_its_failure_is_cleared_away_starts_at_once() -> None:
+    machine, hands = running(replace(SPEC, restart=replace(NO_JITTER, policy="never")))
+    machine.exited(hands.now, Exit(code=1))
+    machine.sweep_takes_time()
+    machine.want(Wanted.UP, hands.now, manual=True)
+    machine.gone(hands.now)
+    assert machine.state is Lifecycle.STARTING
+    assert machine.failures == 0
+
+
+def test_an_expected_end_says_nothing_of_a_later_stop_for_its_health() -> None:
+    machine, hands = running(replace(SPEC, restart=replace(NO_JITTER, policy="always")))
+    die(machine, hands, Exit(code=0))
+    assert machine.exit_was_expected
+    machine.spawned(hands.now)
+    hands.wind(1.5)
+    machine.unhealthy(hands.now, Reason.LIVENESS, "liveness probe failed 3 times")
+    machine.exited(hands.now, Exit(signal=15))
+    assert not machine.exit_was_expected
+
+
+def test_a_crash_loop_is_over_once_its_failures_are_old() -> None:
+    machine, hands = running(replace(SPEC, restart=NO_JITTER))
+    for _ in range(5):
+        die(machine, hands, Exit(code=1))
+        hands.wind(60)
+        machine.spawned(hands.now)
+    hands.wind(100)
+    assert machine.in_crash_loop(hands.now)
+    hands.wind(400)
+    assert not machine.in_crash_loop(hands.now)
+
+
+def test_what_was_found_dead_while_paused_is_restarted_afterwards() -> None:
+    machine, hands = running(replace(SPEC, restart=NO_JITTER))
+    machine.want(Wanted.PAUSED, hands.now)
+    machine.health = Health.FAIL
+    machine.unhealthy(hands.now, Reason.LIVENESS, "liveness probe failed 3 times")
+    assert machine.state is Lifecycle.RUNNING
+    machine.want(Wanted.UP, hands.now)
+    assert machine.state is Lifecycle.STOPPING
+    die(machine, hands, Exit(signal=15))
+    assert machine.state is Lifecycle.STARTING
+
+
+def test_a_promised_token_is_waited_for_once() -> None:
+    machine, hands = running(replace(SPEC, restart=NO_JITTER))
+    hands.budget = 0
+    die(machine, hands, Exit(code=1))
+    assert machine.state is Lifecycle.BACKOFF
+    hands.wind(1.1)
+    assert machine.state is Lifecycle.STARTING
+
+
 class Lives(RuleBasedStateMachine):
     """Random lives of one instance against a process that exists or doesn't."""
 
@@ -503,6 +631,18 @@ class Lives(RuleBasedStateMachine):
     @rule(reason=st.sampled_from([Reason.LIVENESS, Reason.WATCHDOG]))
     def is_found_unhealthy(self, reason: Reason) -> None:
         self.machine.unhealthy(self.hands.now, reason, "unhealthy")
+
+    @rule(seconds=st.floats(0, 200))
+    def asks_for_more_time(self, seconds: float) -> None:
+        self.machine.extend_timeout(self.hands.now, seconds)
+
+    @rule(told=st.booleans())
+    def says_ready_at_any_time(self, told: bool) -> None:
+        self.machine.ready(self.hands.now, told=told)
+
+    @rule()
+    def reloads_itself(self) -> None:
+        self.machine.begin_own_reload(self.hands.now)
 
     @rule()
     def is_told_to_reload(self) -> None:
