@@ -24,15 +24,20 @@ class RecordFile:
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, body: Mapping[str, object]) -> None:
-        """Replace the record."""
+        """Replace the record; does nothing once it is closed. Raises `OSError`."""
+        if self._fd < 0:
+            return  # its descriptor's number may be another file's by now
         text = encode(body).encode()
         if len(text) >= _SIZE:  # a detail in words may be long; what adoption needs is not
-            text = encode({**body, "detail": ""}).encode()
+            text = encode({**body, "detail": "", "window": []}).encode()
         os.pwrite(self._fd, text.ljust(_SIZE), 0)
 
     def close(self, *, remove: bool) -> None:
         """Close it; with `remove`, the instance is no more."""
+        if self._fd < 0:
+            return
         os.close(self._fd)
+        self._fd = -1
         if remove:
             try:
                 os.unlink(self.path)

@@ -47,6 +47,7 @@ class Supervisor:
         self._actor = ""
         self._rolling: dict[str, Rolling] = {}
         self._has_policy = False
+        self._cannot_keep = False
         self.place: Place | None = None
         """Where the cgroups are, or why there are none."""
 
@@ -179,8 +180,8 @@ class Supervisor:
 
     def save_target(self) -> None:
         """Keep the target for a successor."""
-        replace_json(
-            self.target_path,
+        self.keep(
+            partial(replace_json, self.target_path),
             {
                 "policy": to_wire(self.policy),
                 "services": [to_wire(s.spec) for s in self.services.values()],
@@ -188,6 +189,20 @@ class Supervisor:
                 "removed": [name for name, s in self.services.items() if s.removed],
             },
         )
+
+    def keep(self, write: Callable[[dict[str, object]], object], body: dict[str, object]) -> None:
+        """Write what a successor needs. A full run directory must not stop what runs."""
+        try:
+            write(body)
+        except OSError as error:
+            if not self._cannot_keep:
+                self.loop.report(
+                    f"cannot write to {self.effects.run_dir}: {error.strerror}; the services go on,"
+                    " but another start of this role could not take them over"
+                )
+            self._cannot_keep = True
+        else:
+            self._cannot_keep = False
 
     def take_back_sockets(self) -> None:
         """A peer has given descriptors back: the listening sockets among them are needed."""

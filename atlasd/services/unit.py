@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal as signals
+import traceback
 from typing import TYPE_CHECKING
 
 from atlasd.services import crash, launcher, procinfo, spawn
@@ -142,6 +143,11 @@ class Unit:
             self._spawn_failed(str(error))
         except OSError as error:
             self._spawn_failed(f"cannot start: {error.strerror} ({error.filename or 'system'})")
+        except ValueError as error:  # a zero byte in an argument or a variable, for example
+            self._spawn_failed(f"cannot start: {error}")
+        except Exception as error:  # noqa: BLE001  whatever it is, it must not hang in its start
+            self.loop.report(f"{self.service.name}: {traceback.format_exc()}")
+            self._spawn_failed(f"cannot start: unexpected {type(error).__name__}, see the log")
 
     def _spawn_failed(self, detail: str) -> None:
         self.attendants.dismiss()
@@ -186,7 +192,14 @@ class Unit:
         self.supervisor.spawns_total += 1
         self.digest = self.service.digest
         self.started_wall = self.supervisor.clock.wall()
-        self._process_is(pid, is_child=True)
+        try:
+            self._process_is(pid, is_child=True)
+        except OSError:
+            # Without a descriptor of it, it could be neither watched nor stopped. It is our child
+            # and not waited for: the pid is nobody else's.
+            os.kill(pid, signals.SIGKILL)
+            self.pid = None
+            raise
         self.machine.spawned(self.now)
         self.record_soon()
         self.attendants.attend(started=self.now)
@@ -194,10 +207,10 @@ class Unit:
             self._run_hook("post_start", hook)
 
     def _process_is(self, pid: int, *, is_child: bool) -> None:
+        self.pidfd = os.pidfd_open(pid)
         self.pid = self.main_pid = pid
         self._start_time = None
         self.is_child = is_child
-        self.pidfd = os.pidfd_open(pid)
         self.supervisor.by_pid[pid] = self
         self.effects.held.hold(self._pidfd_name, self.pidfd)
 
@@ -621,7 +634,8 @@ class Unit:
         """Keep what a successor needs, now."""
         self._record_due = False
         machine = self.machine
-        self._record.write(
+        self.supervisor.keep(
+            self._record.write,
             {
                 "pid": self.pid,
                 "start_time": self.start_time if self.pid is not None else 0,
@@ -643,7 +657,7 @@ class Unit:
                 "next_start_at": machine.next_start_at,
                 "since_wall": self.since_wall,
                 "uid": self.uid,
-            }
+            },
         )
 
     def close(self) -> None:

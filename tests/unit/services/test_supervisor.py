@@ -277,3 +277,84 @@ def test_who_asks_for_the_end_twice_is_answered_twice(stage: Stage) -> None:
     stage.turn()
     stage.dies("web", exit_=Exit(signal=15))
     assert done == ["first", "second"]
+
+
+# ---------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("embedded null byte"), "cannot start: embedded null byte"),
+        (OSError(24, "Too many open files"), "cannot start: Too many open files (system)"),
+    ],
+)
+def test_whatever_goes_wrong_at_a_start_is_a_failed_start(
+    stage: Stage, error: Exception, said: str
+) -> None:
+    stage.spawn_error = error
+    stage.apply(spec("web"))
+    assert stage.unit("web").machine.detail == said
+    stage.spawn_error = None
+    stage.wind(3)
+    assert stage.state("web") == "running"
+
+
+def test_a_bug_at_a_start_is_a_failed_start_and_is_reported(stage: Stage) -> None:
+    stage.spawn_error = KeyError("PASSWORD")
+    stage.apply(spec("web"))
+    assert stage.unit("web").machine.detail == "cannot start: unexpected KeyError, see the log"
+    assert "KeyError" in stage.reports.pop()
+    stage.spawn_error = None
+    stage.wind(3)
+    assert stage.state("web") == "running"
+    stage.reports.clear()
+
+
+def test_a_process_that_cannot_be_watched_is_not_left_behind(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_pid: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    killed: list[tuple[int, int]] = []
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.append((pid, number)))
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pidfd_open", full)
+        stage.apply(spec("web"))
+    first = next(iter(stage.processes))
+    assert (first, 9) in killed
+    assert stage.unit("web").pid is None
+    stage.wind(3)
+    assert stage.state("web") == "running"
+
+
+def test_a_full_run_directory_stops_nothing_and_is_said_once(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", full)
+        stage.apply(spec("web"), spec("db"))
+        stage.wind(2)
+        stage.dies("web")
+        assert stage.state("web") == "starting"
+    assert len(stage.reports) == 1
+    assert "No space left on device" in stage.reports.pop()
+
+
+def test_starts_after_failures_are_counted_and_first_starts_are_not(stage: Stage) -> None:
+    stage.apply(spec("api", edges=needs("requires db:ready")), spec("db"))
+    stage.wind(3)
+    assert stage.supervisor.services["api"].restarts_total == {}
+    stage.dies("api", exit_=Exit(signal=11))
+    stage.wind(2)
+    stage.dies("api", exit_=Exit(code=3))
+    stage.wind(2)
+    stage.supervisor.restart("api", None, actor="test")
+    stage.dies("api", exit_=Exit(signal=15))
+    stage.wind(2)
+    assert stage.supervisor.services["api"].restarts_total == {"signal": 1, "exit-code": 1}
+    assert len(stage.told("crash")) == 2
