@@ -6,7 +6,7 @@ from typing import cast
 
 import click
 
-from atlasd.cli.atlasctl import atlasctl
+from atlasd.cli.commands import atlasctl
 from atlasd.cli.roles import Daemon, program
 from docs.markdown import table
 
