@@ -53,6 +53,8 @@ def tell(event: Event, *, now: float, many: bool) -> str:
     when = _moment(event.time, now)
     who = f"instance {event.instance}" if many and event.instance is not None else "it"
     if isinstance(event, OperationPerformed):
+        if event.operation == "service.signal" and not event.error:
+            return ""  # the signal itself is a fact, and names who sent it
         outcome = f", which was refused ({event.detail})" if event.error else ""
         return f"{when}: {event.actor} asked for {event.operation}{outcome}."
     if isinstance(event, HealthChanged):

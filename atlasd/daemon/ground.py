@@ -152,6 +152,8 @@ class Stop:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
+        self.by = ""
+        """The signal that said so, by its name; empty when none has."""
         self.on_reload: Callable[[], object] = lambda: None
 
     def listen(self) -> None:
@@ -168,7 +170,8 @@ class Stop:
         if self.event.is_set():
             _log.warning("told to stop again: leaving at once; what still runs runs on")
             os._exit(128 + number)
-        _log.info("told to stop by %s", signal.Signals(number).name)
+        self.by = signal.Signals(number).name
+        _log.info("told to stop by %s", self.by)
         notify.stopping()
         self.event.set()
 

@@ -66,7 +66,7 @@ async def run_role(ground: Ground, stop: Stop) -> None:
         ):
             over.set()
             await step(what, _quietly(task))
-        core.shut_down(keep_services=False, actor="signal")
+        core.shut_down(keep_services=False, actor=stop.by or "atlasd")
         await step("the services", core.ended.wait(), SHUTDOWN_TIMEOUT)
         if not await child.ended(STEP):
             _log.warning("the services role (pid %s) has not ended", child.pid)
