@@ -5,7 +5,8 @@ import os
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -306,20 +307,25 @@ async def ask_as_nobody(path: str, groups: str) -> tuple[int, dict[str, Any]]:
     return child.returncode, json.loads(output) if output else {}
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter, as the folders of pytest's own cannot be."""
+    with tempfile.TemporaryDirectory(prefix="atl-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 async def test_strangers_are_kept_out_by_the_files_mode_and_by_their_credentials(
-    serve: Serve, core: FakeCore, tmp_path_factory: pytest.TempPathFactory
+    serve: Serve, core: FakeCore, open_folder: Path
 ) -> None:
-    folder = tmp_path_factory.mktemp("open")
-    for above in (folder, *folder.parents[:2]):
-        above.chmod(0o755)
-    await serve(folder)
-    code, error = await ask_as_nobody(path_in(folder), "")
+    await serve(open_folder)
+    code, error = await ask_as_nobody(path_in(open_folder), "")
     assert (code, error["code"]) == (4, "operation.denied")
     assert "is closed to user 65534" in error["message"]
     # Even where the mode lets everybody in, the kernel says who it is.
-    Path(path_in(folder)).chmod(0o666)
-    code, error = await ask_as_nobody(path_in(folder), "")
+    Path(path_in(open_folder)).chmod(0o666)
+    code, error = await ask_as_nobody(path_in(open_folder), "")
     assert (code, error["code"]) == (4, "operation.denied")
     assert "user 65534 may not read" in error["message"]
     assert core.calls == []
@@ -329,16 +335,13 @@ async def test_strangers_are_kept_out_by_the_files_mode_and_by_their_credentials
 async def test_members_of_the_group_are_let_in(
     serve: Serve,
     core: FakeCore,
-    tmp_path_factory: pytest.TempPathFactory,
+    open_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("atlasd.control.rights.group_id", lambda: 64999)
     monkeypatch.setattr("atlasd.control.socketfile.group_id", lambda: 64999)
-    folder = tmp_path_factory.mktemp("group")
-    for above in (folder, *folder.parents[:2]):
-        above.chmod(0o755)
-    await serve(folder)
-    assert await ask_as_nobody(path_in(folder), "64999") == (0, {})
+    await serve(open_folder)
+    assert await ask_as_nobody(path_in(open_folder), "64999") == (0, {})
     assert core.calls[0][2].right is Right.OPERATE
 
 
