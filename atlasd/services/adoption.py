@@ -111,7 +111,8 @@ def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> Non
         found = _by_invocation(unit.invocation)
         if found is None:
             return
-        pid, record = found.pid, {**record, "start_time": found.start_time}
+        pid = found.pid
+        record = {**record, "start_time": found.start_time, "session": pid, "session_start": None}
     if state in LIVE and isinstance(pid, int):
         _take_process(unit, record, pid, state, report, name)
         return
@@ -142,7 +143,13 @@ def _take_process(
     name: str,
 ) -> None:
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
-    unit.known_as(pid, _int(record.get("start_time")))
+    session, session_start = record.get("session"), record.get("session_start")
+    unit.known_as(
+        pid,
+        _int(record.get("start_time")),
+        session if isinstance(session, int) else None,
+        session_start if isinstance(session_start, int) else None,
+    )
     if unit.effects.cgroups is not None:
         unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
         unit.limit(unit.service.spec)  # systemd may have taken controllers back meanwhile
@@ -160,7 +167,7 @@ def _take_process(
         _await_exit(unit, record, pid)
         return
     report.adopted.append(name)
-    unit.adopt_process(pid, unit.start_time, pidfd, is_child=own_child)
+    unit.adopt_process(pid, pidfd, is_child=own_child)
     now, machine = unit.now, unit.machine
     started = record.get("started_at")
     uptime = max(0.0, now - started) if isinstance(started, float) else 0.0

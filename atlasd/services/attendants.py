@@ -102,6 +102,11 @@ class Attendants:
         if spec.watchdog is not None:
             self._watch(spec.watchdog)
 
+    def hear_out(self) -> None:
+        """The process has ended: take what it said last, before it is judged."""
+        if self._socket is not None:
+            self._socket.drain()
+
     def dismiss(self) -> None:
         """The process has ended."""
         self._stop_ready()
@@ -183,7 +188,7 @@ class Attendants:
             # it; by its least uptime it counts as up, and the warning stands.
             machine.ready(unit.now)
             machine.health = Health.WARN
-        elif verdict.health in (Health.PASS, Health.WARN):
+        elif verdict.health in (Health.PASS, Health.WARN) and verdict.state.settled:
             if machine.is_ready and machine.state is Lifecycle.RUNNING:
                 return
             machine.ready(unit.now)
@@ -260,14 +265,15 @@ class Attendants:
         unit = self._unit
         machine = unit.machine
         said = message.notification
-        if not self._is_ours(message.pid, message.pidfd):
+        if unit.pid is None or not self._is_ours(message.pid, message.pidfd):
+            # Nobody of it is left to speak of, or it is somebody else.
             self.refused_messages += 1
             return
         self._keep_descriptors(message)
         if said.status is not None:
             unit.status_text = said.status
-        if said.main_pid is not None and self._is_ours(said.main_pid):
-            unit.main_process_is(said.main_pid)
+        if said.main_pid is not None:
+            self._main_process_is(said.main_pid)
         if said.extend_timeout_usec is not None:
             machine.extend_timeout(unit.now, said.extend_timeout_usec / 1e6)
         if said.watchdog_usec is not None:
@@ -290,6 +296,20 @@ class Attendants:
                 self._tell("traffic", new=machine.traffic.value)
             unit.supervisor.changed(unit.service.name)
 
+    def _main_process_is(self, pid: int) -> None:
+        if pid == self._unit.pid:
+            return
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return  # it has ended already
+        # Pinned first, then looked at, then looked at whether it is still there: what was looked
+        # at is what is pinned.
+        if self._is_ours(pid) and procinfo.send(pidfd, 0):
+            self._unit.main_process_is(pid, pidfd)
+        else:
+            os.close(pidfd)
+
     def _is_ours(self, pid: int, pidfd: int | None = None) -> bool:
         """Whether a process belongs to the instance.
 
@@ -302,10 +322,12 @@ class Attendants:
         if unit.cgroup is not None:
             return unit.cgroup.holds(pid, pidfd)
         stat = procinfo.stat(pid)
-        if stat is None or unit.pid is None:
+        if stat is None:
             return False
         mark = f"{launcher.INVOCATION}={unit.invocation}".encode()
-        return stat.sid == unit.main_pid or procinfo.environment_has(pid, mark)
+        leader = procinfo.stat(unit.session)
+        same = leader is None or leader.start_time == unit.session_start
+        return (same and stat.sid == unit.session) or procinfo.environment_has(pid, mark)
 
     def _keep_descriptors(self, message: Message) -> None:
         said = message.notification

@@ -116,7 +116,7 @@ def run(where: paths.Paths, options: Options) -> int:
     if resumed is not None:
         held.offer(resumed.descriptors)
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    commands = Commands(loop, launch=lambda *a, **k: _launch_command(null, *a, **k))
+    commands = Commands(loop)
     capture = Capture(loop, run_dir, where.log, spawn=_compressor(commands), report=say)
     capture.recover()
     effects = Effects(
@@ -244,30 +244,6 @@ def _capabilities(supervisor: Supervisor) -> Mapping[str, object]:
     return hostfacts.detect(run_dir=supervisor.effects.run_dir, place=supervisor.place).to_wire()
 
 
-def _launch_command(
-    null: int,
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    cwd: str,
-    user: str | None,
-    group: str | None,
-    output: int,
-) -> int:
-    try:
-        return spawn.start(
-            spawn.Launch(
-                argv=tuple(argv),
-                env=env,
-                fds={0: null, 1: output, 2: output},
-                cwd=cwd,
-                account=spawn.account(user, group),
-            )
-        )
-    except spawn.SpawnError as error:
-        raise AtlasError("service.state", str(error)) from None
-
-
 def _compressor(commands: Commands) -> Compress:
     def start(argv: Sequence[str], on_exit: Callable[[int], object]) -> object:
         return commands.run(
@@ -290,7 +266,7 @@ def _reap(supervisor: Supervisor, commands: Commands) -> None:
         if pid == 0:
             break
         unit = supervisor.by_pid.get(pid)
-        if unit is not None and unit.is_child:
+        if unit is not None:
             exit_ = procinfo.from_wait_status(status)
             unit.process_ended(
                 procinfo.with_usage(

@@ -134,10 +134,10 @@ def open_proven(pid: int, start_time: int) -> int | None:
 
 
 def send(pidfd: int, number: int) -> bool:
-    """Send a signal; false when the process is gone already."""
+    """Send a signal; false when the process is gone already, or has become another user's."""
     try:
         signal.pidfd_send_signal(pidfd, number)
-    except ProcessLookupError:
+    except (ProcessLookupError, PermissionError):
         return False
     return True
 

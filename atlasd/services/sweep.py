@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 GRACE = 1.0
 """Seconds between TERM and KILL for what is left, where there is no cgroup."""
+WAKES = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Followed by SIGCONT, as systemd does: a stopped process would not see them."""
 PATIENCE = 5.0
 """Seconds after which processes that will not die are named."""
 
@@ -48,7 +50,7 @@ class Sweep:
             self._watched = True
             unit.cgroup.kill()
         else:
-            self._signal(signal.SIGTERM)
+            self.signal(self._unit, signal.SIGTERM)
         self._again()
         self.look()
 
@@ -71,7 +73,8 @@ class Sweep:
         unit = self._unit
         if unit.cgroup is not None:
             return not unit.cgroup.populated()
-        if unit.is_child and not procinfo.group_alive(unit.main_pid) and not _orphans(unit):
+        ours = unit.is_descendant
+        if ours and not procinfo.group_alive(unit.session) and not _orphans(unit):
             return True  # the common case, for three system calls
         return not self.find(unit)
 
@@ -86,17 +89,18 @@ class Sweep:
         if unit.cgroup is not None:
             unit.cgroup.kill()
         else:
-            self._signal(signal.SIGKILL)
+            self.signal(unit, signal.SIGKILL)
         if unit.now - self._began >= PATIENCE:
             pids = unit.cgroup.processes() if unit.cgroup is not None else None
             left = pids if pids is not None else [p.pid for p in self.find(unit)]
             unit.left(list(left), "these processes of it will not die")
         self._again()
 
-    def _signal(self, number: int) -> None:
-        for process in self.find(self._unit):
-            procinfo.signal_proven(process, number)
-            if number == signal.SIGTERM:
+    @staticmethod
+    def signal(unit: "Unit", number: int, *, but: int | None = None) -> None:
+        """Signal every process of the instance, but for one that was seen to already."""
+        for process in Sweep.find(unit):
+            if process.pid != but and procinfo.signal_proven(process, number) and number in WAKES:
                 procinfo.signal_proven(process, signal.SIGCONT)
 
     @staticmethod
@@ -117,21 +121,20 @@ def _orphans(unit: "Unit") -> set[int]:
 def _find_without_cgroup(unit: "Unit") -> list[procinfo.Stat]:
     mark = f"{INVOCATION}={unit.invocation}".encode()
     everything = [p for p in procinfo.all_processes() if p.state not in "ZX"]
-    main_lives = unit.pid is not None
     # A session's number is not given to another process while the session has members. But once
     # a stranger bears it as his pid, the session is no longer the one that we have made.
-    reused = not main_lives and any(
-        p.pid == unit.main_pid and p.start_time != unit.start_time for p in everything
-    )
+    reused = any(p.pid == unit.session and p.start_time != unit.session_start for p in everything)
     roots = {unit.pid} if unit.pid is not None else set()
-    candidates = _orphans(unit) if unit.is_child else {p.pid for p in everything}
+    candidates = _orphans(unit) if unit.is_descendant else {p.pid for p in everything}
     for process in everything:
-        same_session = unit.main_pid in (process.sid, process.pgid) and not reused
-        if process.start_time < unit.start_time:
+        same_session = unit.session in (process.sid, process.pgid) and not reused
+        if process.start_time < unit.session_start:
             continue
         if same_session or (
             process.pid in candidates and procinfo.environment_has(process.pid, mark)
         ):
             roots.add(process.pid)
-    others = unit.supervisor.by_pid.keys() - {unit.pid}
+    # Hooks and probes bear the mark too, and have an end of their own.
+    commands = {p.pid for p in procinfo.descendants(list(unit.effects.commands.pids()))}
+    others = (unit.supervisor.by_pid.keys() | commands) - {unit.pid}
     return [p for p in procinfo.descendants(sorted(roots)) if p.pid not in others]

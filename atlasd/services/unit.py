@@ -6,7 +6,7 @@ import signal as signals
 import traceback
 from typing import TYPE_CHECKING
 
-from atlasd.services import crash, launcher, procinfo, spawn
+from atlasd.services import crash, launcher, procinfo, spawn, sweep
 from atlasd.services.adopted_exit import AdoptedExit
 from atlasd.services.attendants import Attendants
 from atlasd.services.cgroup import Cgroup
@@ -45,10 +45,14 @@ class Unit:
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.main_pid = 0
-        """Of the last process that was started; its session and group bear this number."""
+        """Of the last main process, whether it lives or not."""
         self._start_time: int | None = 0
-        self.is_child = False
-        """Ours to wait for; an adopted process isn't."""
+        self.session = 0
+        """Of the last process that we have started: its session and group bear its number, also
+        when another process has become the main one."""
+        self._session_start: int | None = None
+        self.is_descendant = False
+        """Whether we have started it in this life: what becomes an orphan is handed to us then."""
         self.invocation = ""
         self.started_wall = 0.0
         self.digest = ""
@@ -193,7 +197,7 @@ class Unit:
         self.digest = self.service.digest
         self.started_wall = self.supervisor.clock.wall()
         try:
-            self._process_is(pid, is_child=True)
+            self._is_started(pid)
         except OSError:
             # Without a descriptor of it, it could be neither watched nor stopped. It is our child
             # and not waited for: the pid is nobody else's.
@@ -206,13 +210,17 @@ class Unit:
         for hook in spec.post_start:
             self._run_hook("post_start", hook)
 
-    def _process_is(self, pid: int, *, is_child: bool) -> None:
-        self.pidfd = os.pidfd_open(pid)
+    def _is_started(self, pid: int) -> None:
+        self._process_is(pid, os.pidfd_open(pid))
+        self.session, self._session_start = pid, None
+        self.is_descendant = True
+
+    def _process_is(self, pid: int, pidfd: int) -> None:
         self.pid = self.main_pid = pid
         self._start_time = None
-        self.is_child = is_child
+        self.pidfd = pidfd
         self.supervisor.by_pid[pid] = self
-        self.effects.held.hold(self._pidfd_name, self.pidfd)
+        self.effects.held.hold(self._pidfd_name, pidfd)
 
     @property
     def start_time(self) -> int:
@@ -226,32 +234,41 @@ class Unit:
             self._start_time = stat.start_time if stat is not None else 0
         return self._start_time
 
-    def known_as(self, pid: int, start_time: int) -> None:
+    @property
+    def session_start(self) -> int:
+        """When the process was started whose number the session bears; as `start_time`."""
+        return self._session_start if self._session_start is not None else self.start_time
+
+    def known_as(
+        self, pid: int, start_time: int, session: int | None, session_start: int | None
+    ) -> None:
         """Who the process was, by a predecessor's record."""
         self.main_pid, self._start_time = pid, start_time
+        self.session, self._session_start = session or pid, session_start
 
-    def main_process_is(self, pid: int) -> None:
-        """The program named another process of its own as its main one (MAINPID=)."""
-        if pid == self.pid:
-            return
+    def main_process_is(self, pid: int, pidfd: int) -> None:
+        """The program named another process of its own as its main one (MAINPID=).
+
+        `pidfd`, which becomes ours, has been proven to be of a process of this instance.
+        """
+        self._session_start = self.session_start  # while it can still be asked for
         self._release_pidfd()
-        self._process_is(pid, is_child=False)
-        self.watch_adopted()
+        self._process_is(pid, pidfd)
+        self._watch_end()
         self.write_record()
 
-    def adopt_process(self, pid: int, start_time: int, pidfd: int, *, is_child: bool) -> None:
-        """Take over a proven process of a predecessor's."""
-        self.pid = self.main_pid = pid
+    def adopt_process(self, pid: int, pidfd: int, *, is_child: bool) -> None:
+        """Take over a proven process of a predecessor's, `known_as` before."""
+        start_time = self._start_time
+        self._process_is(pid, pidfd)
         self._start_time = start_time
-        self.is_child = is_child
-        self.pidfd = pidfd
-        self.supervisor.by_pid[pid] = self
-        self.effects.held.hold(self._pidfd_name, pidfd)
+        self.is_descendant = is_child
         if not is_child:
-            self.watch_adopted()
+            self._watch_end()
 
-    def watch_adopted(self) -> None:
-        """Be told of the end of a process that is nobody's child here."""
+    def _watch_end(self) -> None:
+        # Of a process that is nobody's child here. Should it become ours, both tell of its end,
+        # and the first counts.
         assert self.pidfd is not None
         self._adopted = AdoptedExit(
             self.loop, self.pidfd, (self.main_pid, self.start_time), self.process_ended
@@ -388,12 +405,10 @@ class Unit:
         if everyone and number == signals.SIGKILL and self.cgroup is not None:
             self.cgroup.kill()
         elif everyone:
-            for process in Sweep.find(self):
-                procinfo.signal_proven(process, number)
+            Sweep.signal(self, number, but=self.pid)
         if self.pidfd is not None:
             procinfo.send(self.pidfd, number)
-            if number in (signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT):
-                # A stopped process would not see it (systemd does the same).
+            if number in sweep.WAKES:
                 procinfo.send(self.pidfd, signals.SIGCONT)
         if number == signals.SIGKILL and self.machine.state is Lifecycle.STOPPING:
             self.arm("unkillable", UNKILLABLE_AFTER)
@@ -421,11 +436,14 @@ class Unit:
 
     def process_ended(self, exit_: Exit) -> None:
         """The main process has ended: its output first, then what follows, then the record."""
+        pid = self.pid
+        self.attendants.hear_out()
+        if self.pid != pid:
+            return  # its last words were that another process is the main one now
         self.output.drain()
         now = self.now
         before, machine = self.machine.state, self.machine
         uptime = now - machine.started_at
-        pid = self.pid
         self._forget_process()
         if exit_.signal == signals.SIGKILL and self.cgroup is not None and self._limits[0]:
             kills = self.cgroup.oom_kills() or 0
@@ -639,6 +657,8 @@ class Unit:
             {
                 "pid": self.pid,
                 "start_time": self.start_time if self.pid is not None else 0,
+                "session": self.session,
+                "session_start": self._session_start,
                 "boot_id": self.effects.boot_id,
                 "invocation": self.invocation,
                 "digest": self.digest,

@@ -130,6 +130,8 @@ class Played:
     got: list[int] = field(default_factory=list)
     """Signals."""
     alive: bool = True
+    session: int = 0
+    """Of somebody's child; 0: it leads its own."""
 
 
 class Stage:
@@ -145,8 +147,6 @@ class Stage:
         self.no_program: set[str] = set()
         """Programs that cannot be started."""
         self.spawn_error: Exception | None = None
-        self.group_lives = False
-        """Whether something is left behind by whoever ends."""
         self.folder = folder
         for name in ("run/instances", "run/notify", "state/crashes"):
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -185,9 +185,9 @@ class Stage:
         patch.setattr(spawn, "start", self._start)
         patch.setattr(procinfo, "stat", self._stat)
         patch.setattr(procinfo, "send", self._send)
-        patch.setattr(procinfo, "all_processes", list)
+        patch.setattr(procinfo, "all_processes", self._all)
         patch.setattr(procinfo, "children", lambda _pid: [])
-        patch.setattr(procinfo, "group_alive", lambda _pgid: self.group_lives)
+        patch.setattr(procinfo, "group_alive", self._group_lives)
         patch.setattr(procinfo, "open_proven", self._open_proven)
         patch.setattr(os, "pidfd_open", self._pidfd_open)
         patch.setattr(attendants, "NotifySocket", _NoNotifySocket)
@@ -209,13 +209,27 @@ class Stage:
             pid=pid,
             state="S",
             ppid=1,
-            pgid=pid,
-            sid=pid,
+            pgid=found.session or pid,
+            sid=found.session or pid,
             start_time=found.start_time,
             cpu_seconds=0.0,
             rss_bytes=0,
             exit_status=0,
         )
+
+    def _group_lives(self, group: int) -> bool:
+        return any(s.pgid == group for s in self._all())
+
+    def _all(self) -> list[procinfo.Stat]:
+        found = (self._stat(pid) for pid in self.processes)
+        return [s for s in found if s is not None]
+
+    def child_of(self, name: str, index: int = 0) -> Played:
+        """Let the process of an instance start another, in its session."""
+        parent = self.process(name, index)
+        pid = FIRST_PID + len(self.processes)
+        self.processes[pid] = Played(pid, parent.launch, start_time=pid, session=parent.pid)
+        return self.processes[pid]
 
     def _pidfd_open(self, pid: int) -> int:
         if pid not in self.processes:
