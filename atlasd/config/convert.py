@@ -36,10 +36,24 @@ def environment(
     `environ` is the daemon's own environment. What the services role adds to each instance
     (PATH where there is none, the account's variables, LISTEN_FDS and so on) isn't among them.
     """
-    kept = (name for name in service.inherit_env if name in environ)
+    return {n: environ[n] for n in _kept(service, environ)} | dict(files) | service.env
+
+
+def inherited(
+    service: Service, *, files: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Names of the variables whose values are the daemon's own.
+
+    They differ with the shell that atlasd was started from, which is no change of the service.
+    """
+    return tuple(n for n in _kept(service, environ) if n not in files and n not in service.env)
+
+
+def _kept(service: Service, environ: Mapping[str, str]) -> list[str]:
+    kept = [name for name in service.inherit_env if name in environ]
     if service.user is not None:
-        kept = (name for name in kept if name not in ACCOUNT_VARIABLES)
-    return {name: environ[name] for name in kept} | dict(files) | service.env
+        kept = [name for name in kept if name not in ACCOUNT_VARIABLES]
+    return kept
 
 
 def service_spec(
@@ -85,6 +99,7 @@ def service_spec(
         limits=spec.Limits(**service.limits.model_dump()),
         log=spec.Log(**service.log.model_dump()),
         env=environment(service, files=files, environ=environ),
+        inherited=inherited(service, files=files, environ=environ),
         cwd=os.path.join(folder, service.cwd),  # noqa: PTH118  a Path would drop a final `/.`
         user=service.user,
         group=service.group,

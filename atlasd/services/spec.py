@@ -191,6 +191,9 @@ class ServiceSpec:
     log: Log = field(default_factory=Log)
     env: Mapping[str, str] = field(default_factory=dict)
     """The whole environment of the program, secrets included: never logged."""
+    inherited: tuple[str, ...] = ()
+    """Names in `env` whose values are the daemon's own: a new process gets what they are then, but
+    that atlasd was started from another shell is no reason to restart one."""
     cwd: str = "/"
     user: str | None = None
     group: str | None = None
@@ -205,21 +208,17 @@ class ServiceSpec:
 
     def digest(self) -> str:
         """Digest of what only a new process can have: `RESTART_FIELDS`."""
-        return _digest(self, RESTART_FIELDS)
-
-    def live_digest(self) -> str:
-        """Digest of what a running instance can be given: all other fields."""
-        return _digest(self, tuple(f.name for f in fields(self) if f.name not in RESTART_FIELDS))
+        return _digest(self)
 
     def changed(self, other: "ServiceSpec") -> tuple[str, ...]:
         """Names of the fields in which the two differ, in the order of declaration."""
-        return tuple(
-            f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name)
-        )
+        differ = (f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
+        same_env = self.own_env() == other.own_env()
+        return tuple(n for n in differ if not (same_env and n in ("env", "inherited")))
 
-    def restart_needed(self, other: "ServiceSpec") -> bool:
-        """Whether a process of this specification cannot become one of `other` while it runs."""
-        return self.digest() != other.digest()
+    def own_env(self) -> dict[str, str]:
+        """The environment without what is inherited from the daemon."""
+        return {name: value for name, value in self.env.items() if name not in self.inherited}
 
 
 RESTART_FIELDS = (
@@ -252,17 +251,14 @@ class HostPolicy:
     """auto | off | a cgroup v2 folder that was delegated to atlasd"""
 
 
-def _digest(spec: ServiceSpec, names: tuple[str, ...]) -> str:
-    body: dict[str, object] = {name: _plain(getattr(spec, name)) for name in names}
+def _digest(spec: ServiceSpec) -> str:
+    body = {name: _plain(getattr(spec, name)) for name in RESTART_FIELDS}
+    body["env"] = spec.own_env()
     limits = _plain(spec.limits)
     assert isinstance(limits, dict)
-    cgroup = {key: limits.pop(key) for key in ("memory", "cpu", "tasks")}
-    if "command" in names:
-        body["rlimits"] = limits
-        if spec.ready is not None and spec.ready.kind in ("notify", "fd"):
-            body["ready"] = [spec.ready.kind, spec.ready.fd]
-    else:
-        body["limits"] = cgroup
+    body["rlimits"] = {k: v for k, v in limits.items() if k not in ("memory", "cpu", "tasks")}
+    if spec.ready is not None and spec.ready.kind in ("notify", "fd"):
+        body["ready"] = [spec.ready.kind, spec.ready.fd]
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

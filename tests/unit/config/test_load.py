@@ -57,13 +57,16 @@ def test_a_whole_service_becomes_its_specification(desk: Desk) -> None:
         reload=spec.Reload(kind="signal", signal="HUP"),
         limits=spec.Limits(memory=512 * 1024**2, cpu=1.5, tasks=100, nofile=65536),
         env={**BASE, "DSN": "postgres://db", "LOG_LEVEL": "info"},
+        inherited=tuple(BASE),
         critical=True,
     )
 
 
 def test_what_is_not_said_is_as_the_services_role_has_it(desk: Desk) -> None:
     config = desk.load('[services.web]\ncommand = "sleep 9"')
-    assert one(config) == spec.ServiceSpec(name="web", command=("sleep", "9"), env=BASE)
+    assert one(config) == spec.ServiceSpec(
+        name="web", command=("sleep", "9"), env=BASE, inherited=tuple(BASE)
+    )
     assert config.host_policy() == spec.HostPolicy()
 
 
@@ -214,6 +217,7 @@ def test_every_other_setting_arrives_too(desk: Desk) -> None:
         ),
         log=spec.Log(max_size=1024**2, max_age=86400.0, max_files=3, compress=False),
         env={"EDITOR": "ed"},
+        inherited=("EDITOR",),
         cwd="/srv/shop",
         user="www-data",
         group="1000",
