@@ -53,6 +53,13 @@ def judge(goal: Goal, before: Detail | None, now: Detail | None) -> Verdict:
     return _started(now)
 
 
+def left_alone(before: Detail | None, now: Detail | None) -> bool:
+    """Whether it runs on as it was, as instances do when a restart one by one was given up."""
+    if before is None or now is None:
+        return False
+    return _run(before) == _run(now) and now["state"] == "running"
+
+
 def _started(now: Detail) -> Verdict:
     state = now["state"]
     if state == "running":
@@ -81,6 +88,9 @@ def _stopped(before: Detail | None, now: Detail | None) -> Verdict:
 
 def _reloaded(now: Detail) -> Verdict:
     state = now["state"]
+    if state == "running" and now["reason"] == "request":
+        # It runs on with what it had: the move back says so.
+        return Verdict(Result.FAILED, str(now["detail"]))
     if state == "running":
         return Verdict(Result.DONE, f"reloaded, pid {now['pid']}")
     if state == "reloading":

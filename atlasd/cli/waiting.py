@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from atlasd.cli.options import F
-from atlasd.cli.outcome import Detail, Goal, Result, Verdict, judge
+from atlasd.cli.outcome import Detail, Goal, Result, Verdict, judge, left_alone
 from atlasd.cli.style import duration
 from atlasd.control.client import Client, LineStream
 from atlasd.errors import AtlasError
@@ -87,7 +87,8 @@ def wait(
     Verdicts are left in the asks; `say` is told of each change of state.
     """
     began = time.monotonic()
-    pending = list(asks)
+    asks = list(asks)
+    pending = asks
     look_at = {ask.service for ask in pending}
     while True:
         for service in look_at:
@@ -95,6 +96,7 @@ def wait(
             for ask in pending:
                 if ask.service == service:
                     _consider(ask, now.get(ask.index), began, say)
+            _consider_roll([ask for ask in asks if ask.service == service], now)
         pending = [ask for ask in pending if ask.verdict.result is Result.PENDING]
         left = began + timeout - time.monotonic()
         if not pending or left <= 0:
@@ -136,6 +138,15 @@ def _consider(
         if not first or ask.verdict.result is not Result.PENDING:
             say(f"{ask.name} {news}")
         ask.shown = news or " "
+
+
+def _consider_roll(asks: list[Ask], now: dict[int, Detail]) -> None:
+    # Instances are restarted one by one, and when one fails the others are left as they are.
+    if any(ask.goal is Goal.RESTARTED and ask.verdict.result is Result.FAILED for ask in asks):
+        for ask in asks:
+            waits = ask.goal is Goal.RESTARTED and ask.verdict.result is Result.PENDING
+            if waits and left_alone(ask.before, now.get(ask.index)):
+                ask.verdict = Verdict(Result.FAILED, "left as it was")
 
 
 def summary(service: str, done: str, asks: list[Ask]) -> str:

@@ -12,8 +12,11 @@ from typing import Self
 class Clients:
     """Some that connect again and again, each connection a new one, until they are told to end."""
 
-    def __init__(self, address: tuple[str, int] | str, *, number: int = 4) -> None:
+    def __init__(
+        self, address: tuple[str, int] | str, *, number: int = 4, request: bytes = b""
+    ) -> None:
         self._address = address
+        self._request = request
         self._over = threading.Event()
         self._lock = threading.Lock()
         self.answers: Counter[str] = Counter()
@@ -44,7 +47,7 @@ class Clients:
     def _work(self) -> None:
         while not self._over.wait(0.002):
             try:
-                answer = ask(self._address)
+                answer = ask(self._address, self._request)
             except OSError as error:
                 with self._lock:
                     self.failures.append(repr(error))
@@ -53,12 +56,13 @@ class Clients:
                     self.answers[answer] += 1
 
 
-def ask(address: tuple[str, int] | str) -> str:
-    """What the service says to a new connection. Raises `OSError`; an empty answer is one too."""
+def ask(address: tuple[str, int] | str, request: bytes = b"") -> str:
+    """What the service says to a new connection; an `OSError` also when that is nothing."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     with socket.socket(family) as link:
         link.settimeout(30)
         link.connect(address)
+        link.sendall(request)
         answer = b""
         while data := link.recv(4096):
             answer += data

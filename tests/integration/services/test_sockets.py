@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,7 +15,7 @@ def port() -> int:
 
 
 @pytest.fixture
-def web(host: Host, port: int) -> Iterator[Host]:
+def web(host: Host, port: int) -> Host:
     """Two instances that answer on one socket."""
     host.start(
         {

@@ -65,6 +65,9 @@ GONE = {"pid": None, **LATER}
         (Goal.RELOADED, instance("running"), instance("reloading", **LATER), PENDING),
         (Goal.RELOADED, instance("running"), instance("running"), DONE),
         (Goal.RELOADED, instance("running"), instance("backoff", **LATER), FAILED),
+        # It runs on, but not with what it was to read.
+        (Goal.RELOADED, instance("running"), instance("running", reason="request"), FAILED),
+        (Goal.RELOADED, instance("running"), instance("running", reason="ready"), DONE),
     ],
 )
 def test_what_became_of_it(goal: Goal, before: Any, now: Any, expected: Result) -> None:
