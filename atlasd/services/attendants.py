@@ -246,7 +246,7 @@ class Attendants:
             started=self._started,
             on_verdict=on_verdict,
             spawn=unit.effects.commands.run,
-            env=unit.hook_env("probe"),
+            env=unit.hooks.env("probe"),
             cwd=launcher.with_index(spec.cwd, unit.index),
             user=spec.user,
             group=spec.group,

@@ -10,7 +10,7 @@ from atlasd.services import crash, launcher, procinfo, spawn, sweep
 from atlasd.services.adopted_exit import AdoptedExit
 from atlasd.services.attendants import Attendants
 from atlasd.services.cgroup import Cgroup
-from atlasd.services.commands import Cancellable, Finished
+from atlasd.services.hooks import Hooks
 from atlasd.services.instance import Machine
 from atlasd.services.instance_output import InstanceOutput
 from atlasd.services.loop import Timer
@@ -18,12 +18,12 @@ from atlasd.services.records import RecordFile
 from atlasd.services.restart import LOOP_WINDOW, Exit
 from atlasd.services.signals import signal_number
 from atlasd.services.sockets import SocketError
-from atlasd.services.spec import Hook, ServiceSpec
+from atlasd.services.spec import ServiceSpec
 from atlasd.services.sweep import Sweep
 from atlasd.states import Health, Lifecycle, Reason, Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from atlasd.services.service import Service
     from atlasd.services.supervisor import Supervisor
@@ -67,7 +67,7 @@ class Unit:
         self._record = RecordFile(self.effects.records_dir, service.name, index)
         self._record_due = False
         self._timers: dict[str, Timer] = {}
-        self._command: Cancellable | None = None
+        self.hooks = Hooks(self)
         self._sweep: Sweep | None = None
         self._oom_kills = 0
         self._restarts = 0
@@ -126,15 +126,13 @@ class Unit:
         self.leftovers = []
         if spec.pre_start:
             self.write_record()  # a successor would have to end what the hooks have begun
-            self._run_hooks("pre_start", spec.pre_start, self._spawn)
+            self.hooks.before_start(self._spawn)
         else:
             self._spawn("")
 
     def abandon_launch(self) -> None:
         """A stop came before the program was started."""
-        if self._command is not None:
-            self._command.cancel()
-            self._command = None
+        self.hooks.abandon()
 
     def _spawn(self, problem: str) -> None:
         spec = self.machine.spec
@@ -207,8 +205,7 @@ class Unit:
         self.machine.spawned(self.now)
         self.record_soon()
         self.attendants.attend(started=self.now)
-        for hook in spec.post_start:
-            self._run_hook("post_start", hook)
+        self.hooks.after_start()
 
     def _is_started(self, pid: int) -> None:
         self._process_is(pid, os.pidfd_open(pid))
@@ -317,87 +314,11 @@ class Unit:
                 detail=f"limits not applied, as this host has no way to: {', '.join(names)}",
             )
 
-    # ------------------------------------------------------------------ hooks
-
-    def hook_env(self, what: str) -> dict[str, str]:
-        """The environment of a hook or exec probe: the program's own, and which it is."""
-        return launcher.environment(
-            self.machine.spec,
-            index=self.index,
-            invocation=self.invocation,
-            extra={launcher.HOOK: what},
-        )
-
-    def _run_hooks(self, what: str, hooks: "Sequence[Hook]", then: "Callable[[str], None]") -> None:
-        if not hooks:
-            self._command = None
-            then("")
-            return
-
-        def finished(result: Finished) -> None:
-            self._command = None
-            if result.ok:
-                self._run_hooks(what, hooks[1:], then)
-            else:
-                then(self._hook_problem(what, hooks[0], result))
-
-        self._command = self._start_hook(what, hooks[0], finished)
-
-    def _run_hook(self, what: str, hook: Hook) -> None:
-        def finished(result: Finished) -> None:
-            if not result.ok:
-                self.supervisor.journal.add(
-                    "hook",
-                    service=self.service.name,
-                    instance=self.index,
-                    detail=self._hook_problem(what, hook, result),
-                )
-
-        self._start_hook(what, hook, finished)
-
-    def _start_hook(
-        self, what: str, hook: Hook, finished: "Callable[[Finished], object]"
-    ) -> Cancellable:
-        spec = self.machine.spec
-        return self.effects.commands.run(
-            [launcher.with_index(a, self.index) for a in hook.command],
-            on_exit=finished,
-            env=self.hook_env(what),
-            cwd=launcher.with_index(spec.cwd, self.index),
-            user=spec.user,
-            group=spec.group,
-            timeout=hook.timeout,
-        )
-
-    def _hook_problem(self, what: str, hook: Hook, result: Finished) -> str:
-        said = result.last_line()
-        return f"{what} {hook.command[0]}: {result.describe()}" + (f": {said}" if said else "")
-
     # ------------------------------------------------------------------ Hands: stopping
 
     def prepare_stop(self) -> None:
         """Drain and pre_stop commands, each with its limit; then the signals."""
-        spec = self.machine.spec
-        hooks = list(spec.pre_stop)
-        if spec.stop.drain:
-            hooks.insert(0, Hook(command=spec.stop.drain, timeout=spec.stop.drain_timeout))
-        if not hooks:
-            self.machine.stop_prepared(self.now)
-            return
-        self._prepare(hooks)
-
-    def _prepare(self, hooks: "list[Hook]") -> None:
-        def done(problem: str) -> None:
-            if problem:
-                self.supervisor.journal.add(
-                    "hook", service=self.service.name, instance=self.index, detail=problem
-                )
-            if hooks[1:]:
-                self._prepare(hooks[1:])
-            else:
-                self.machine.stop_prepared(self.now)
-
-        self._run_hooks("pre_stop", hooks[:1], done)
+        self.hooks.before_stop(lambda: self.machine.stop_prepared(self.now))
 
     def signal(self, name: str, *, everyone: bool) -> None:
         """Send a signal to the main process, or to all processes of the instance."""
@@ -417,19 +338,16 @@ class Unit:
         """Tell the running program to reload, as its definition says."""
         spec = self.machine.spec
         if spec.reload.kind == "exec":
-            hook = Hook(command=spec.reload.command, timeout=spec.reload.timeout)
-
-            def finished(result: Finished) -> None:
-                if result.ok:
-                    self.machine.reloaded(self.now)
-                else:
-                    problem = self._hook_problem("reload", hook, result)
-                    self.machine.reload_failed(self.now, problem)
-
-            self._start_hook("reload", hook, finished)
+            self.hooks.reload(self._reload_is_over)
             return
         self.signal(spec.reload.signal, everyone=False)
         if spec.reload.kind == "signal":
+            self.machine.reloaded(self.now)
+
+    def _reload_is_over(self, problem: str) -> None:
+        if problem:
+            self.machine.reload_failed(self.now, problem)
+        else:
             self.machine.reloaded(self.now)
 
     # ------------------------------------------------------------------ Hands: the end
@@ -467,8 +385,6 @@ class Unit:
             if before is not Lifecycle.STOPPING:
                 cause, detail = machine.exit_reason
             self._note_crash(cause, detail, exit_, uptime=uptime, pid=pid, last=last_output)
-        for hook in machine.spec.post_stop:
-            self._run_hook("post_stop", hook)
 
     def _forget_process(self) -> None:
         self._release_pidfd()
@@ -550,9 +466,14 @@ class Unit:
         self._sweep.start()
 
     def swept(self) -> None:
-        """Nothing is left of the instance."""
+        """Nothing is left of the instance; its post_stop hooks are the last of it."""
         self._sweep = None
         self.leftovers = []
+        if self.machine.spec.post_stop:
+            self.machine.sweep_takes_time()
+        self.hooks.after_stop(self._is_gone)
+
+    def _is_gone(self) -> None:
         self.machine.gone(self.now)
         self.record_soon()
 
