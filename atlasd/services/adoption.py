@@ -127,11 +127,15 @@ def _restore_counters(unit: Unit, record: Mapping[str, object]) -> None:
     window = record.get("window")
     if isinstance(window, list):
         machine.window.restore([float(t) for t in window])
-    since = record.get("since_wall")
-    if isinstance(since, float):
-        unit.since_wall = since
+    unit.asked_down = record.get("asked_down") is True
+    _restore_since(unit, record)
     uid = record.get("uid")
     unit.uid = uid if isinstance(uid, int) else None
+
+
+def _restore_since(unit: Unit, record: Mapping[str, object]) -> None:
+    unit.since = _float(record.get("since"), unit.since)
+    unit.since_wall = _float(record.get("since_wall"), unit.since_wall)
 
 
 def _take_process(
@@ -179,6 +183,8 @@ def _take_process(
     if isinstance(running, float):
         machine.running_since = running
     machine.health, machine.wanted = health, wanted
+    if machine.state is state:  # that it was adopted is no change of its state
+        _restore_since(unit, record)
     unit.attendants.relisten(machine.spec)
     unit.attendants.attend(started=machine.started_at, health=health)
     if state is Lifecycle.STOPPING:

@@ -10,7 +10,7 @@ from atlasd.services.probes import Prober
 from atlasd.services.probing import OnVerdict, Verdict
 from atlasd.services.readiness import LogProbe, ReadyPipe, UptimeProbe
 from atlasd.services.spec import Probe, ServiceSpec
-from atlasd.states import Health, Lifecycle, Reason
+from atlasd.states import Health, Lifecycle, Reason, Wanted
 
 if TYPE_CHECKING:
     from atlasd.services.unit import Unit
@@ -98,9 +98,19 @@ class Attendants:
         self._started = started
         spec = self._unit.machine.spec
         self._start_ready(spec, adopted=health is not Health.UNKNOWN)
-        self._start_live(spec, health)
+        if self._unit.machine.state is not Lifecycle.STARTING:
+            self._start_live(spec, health)
         if spec.watchdog is not None:
             self._watch(spec.watchdog)
+
+    def is_running(self) -> None:
+        """The instance has come up: only now it can be asked whether it lives.
+
+        Before, the start's own time limit holds; a liveness that asks whoever is still on the way
+        up would end it long before.
+        """
+        if self._live is None:
+            self._start_live(self._unit.machine.spec, Health.UNKNOWN)
 
     def hear_out(self) -> None:
         """The process has ended: take what it said last, before it is judged."""
@@ -129,7 +139,8 @@ class Attendants:
                 self._live.stop()
                 self._live = None
             self._unit.machine.health = Health.UNKNOWN
-            self._start_live(spec, Health.UNKNOWN)
+            if self._unit.machine.state is not Lifecycle.STARTING:
+                self._start_live(spec, Health.UNKNOWN)
         self._unit.supervisor.changed(self._unit.service.name)
 
     def close(self) -> None:
@@ -180,6 +191,7 @@ class Attendants:
     def _ready_verdict(self, verdict: Verdict) -> None:
         unit = self._unit
         machine = unit.machine
+        was = machine.traffic
         self._warn("readiness", verdict)
         probe = machine.spec.ready
         broken = probe is not None and verdict.state.unable >= max(probe.fail_after, 1)
@@ -199,7 +211,9 @@ class Attendants:
         if isinstance(self._ready, LogProbe):
             unit.output.tap(None)
         if machine.state in (Lifecycle.RUNNING, Lifecycle.RELOADING):
-            self._tell("traffic", new=machine.traffic.value, detail=verdict.result.detail)
+            self._tell(
+                "traffic", old=was.value, new=machine.traffic.value, detail=verdict.result.detail
+            )
             unit.write_record()
             unit.supervisor.changed(unit.service.name)
 
@@ -207,7 +221,7 @@ class Attendants:
 
     def _start_live(self, spec: ServiceSpec, health: Health) -> None:
         if spec.live is not None:
-            self._live = self._prober(spec.live, self._live_verdict, health)
+            self._live = self._prober(spec.live, self._live_verdict, health, hurried=False)
             self._live.start()
 
     def _live_verdict(self, verdict: Verdict) -> None:
@@ -237,7 +251,9 @@ class Attendants:
                 f"liveness probe failed {count} times: {verdict.result.detail}",
             )
 
-    def _prober(self, probe: Probe, on_verdict: OnVerdict, health: Health) -> Prober:
+    def _prober(
+        self, probe: Probe, on_verdict: OnVerdict, health: Health, *, hurried: bool = True
+    ) -> Prober:
         unit = self._unit
         spec = unit.machine.spec
         return Prober(
@@ -251,6 +267,7 @@ class Attendants:
             user=spec.user,
             group=spec.group,
             health=health,
+            hurried=hurried,
         )
 
     def _warn(self, what: str, verdict: Verdict) -> None:
@@ -285,15 +302,21 @@ class Attendants:
         if said.reloading:
             machine.begin_own_reload(unit.now)
         if said.stopping:
+            was = machine.traffic
             machine.unready()
-            self._tell("traffic", new=machine.traffic.value, detail="the program says STOPPING=1")
+            self._tell(
+                "traffic",
+                old=was.value,
+                new=machine.traffic.value,
+                detail="the program says STOPPING=1",
+            )
             unit.supervisor.changed(unit.service.name)
         if said.ready:
             was = machine.traffic
             machine.ready(unit.now, told=True)
             unit.write_record()
             if machine.traffic is not was:
-                self._tell("traffic", new=machine.traffic.value)
+                self._tell("traffic", old=was.value, new=machine.traffic.value)
             unit.supervisor.changed(unit.service.name)
 
     def _main_process_is(self, pid: int) -> None:
@@ -361,7 +384,7 @@ class Attendants:
         # Pings only note the time; one timer looks at it when the interval is over.
         unit = self._unit
         left = self._alive_at + self._watchdog_seconds - unit.now
-        if unit.machine.state is Lifecycle.STARTING:
+        if unit.machine.state is Lifecycle.STARTING or unit.machine.wanted is Wanted.PAUSED:
             left = self._watchdog_seconds
         if left > 0:
             self._watchdog = unit.loop.call_later(left, self._watchdog_due)

@@ -38,6 +38,8 @@ class Present:
     digest: str
     wanted: Wanted = Wanted.UP
     """Of this instance: one that stops is started again afterwards if it is wanted up."""
+    asked_down: bool = False
+    """Somebody has stopped this very instance; it stays down until somebody starts it."""
 
 
 def plan(
@@ -67,6 +69,7 @@ def plan(
         up = wanted.get(name, Wanted.UP if spec.enabled else Wanted.DOWN)
         before = old.get(name)
         changed = spec.changed(before) if before is not None else ()
+        changed = tuple(field for field in changed if field != "instances")  # of the service
         for index in sorted(set(instances) | set(range(spec.instances))):
             action = _one(name, index, spec, up, before, changed, instances.get(index))
             if action is not None:
@@ -104,7 +107,7 @@ def _one(
         ):
             return None
         return _action(name, index, "stop", Reason.REQUEST, "wanted down")
-    if wanted is Wanted.PAUSED:
+    if wanted is Wanted.PAUSED or (present is not None and present.asked_down):
         return None
     if settled_down:
         detail = "new" if before is None or (present is None and index >= before.instances) else ""

@@ -97,7 +97,13 @@ class Service:
     def present(self) -> list[Present]:
         """The instances, for the plan."""
         return [
-            Present(index=i, state=u.machine.state, digest=u.digest, wanted=u.machine.wanted)
+            Present(
+                index=i,
+                state=u.machine.state,
+                digest=u.digest,
+                wanted=u.machine.wanted,
+                asked_down=u.asked_down,
+            )
             for i, u in sorted(self.units.items())
         ]
 

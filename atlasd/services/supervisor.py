@@ -264,6 +264,7 @@ class Supervisor:
         if index is None:
             self._want(name, Wanted.DOWN)
         for unit in units:
+            unit.asked_down = index is not None
             unit.want(Wanted.DOWN, actor=actor)
             if timeout is not None:
                 unit.machine.hurry(self.clock.monotonic(), timeout)
@@ -281,6 +282,8 @@ class Supervisor:
         units = self._units(name, index)
         needed = self._pulled_in(name)
         self._want(name, Wanted.UP)
+        for unit in units:
+            unit.asked_down = False
         self.start_units(needed, Reason.REQUEST, actor)
         self.roll(name, [u.index for u in units], Reason.REQUEST, detail, actor)
         return [u.index for u in units]

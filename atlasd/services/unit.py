@@ -42,6 +42,8 @@ class Unit:
         self.effects = supervisor.effects
         self.loop = supervisor.loop
         self.machine = Machine(service.spec, self)
+        self.asked_down = False
+        """Somebody has stopped this very instance, while its service is wanted up."""
         self.pid: int | None = None
         self.pidfd: int | None = None
         self.main_pid = 0
@@ -85,7 +87,8 @@ class Unit:
     @property
     def idle(self) -> bool:
         """Whether nothing is known of it and nothing is under way."""
-        return self.machine.state is Lifecycle.STOPPED and not self.pending_exit
+        stopped = self.machine.state is Lifecycle.STOPPED
+        return stopped and not self.pending_exit and not self.asked_down
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -101,6 +104,8 @@ class Unit:
         """Change what is wanted of this instance."""
         if not self.machine.live:
             self.machine.spec = self.service.spec
+        if wanted is Wanted.UP:
+            self.asked_down = False
         self.machine.want(
             wanted, self.now, reason=reason, detail=detail, actor=actor, manual=manual
         )
@@ -513,6 +518,8 @@ class Unit:
         if new is Lifecycle.STARTING and self.machine.restarts > self._restarts:
             self._restarts = self.machine.restarts
             self.service.count_restart(self.machine.exit_reason[0].value)
+        if new is Lifecycle.RUNNING and old is Lifecycle.STARTING:
+            self.attendants.is_running()
         self.supervisor.moved(self, old, new)
         self.record_soon()
 
@@ -587,6 +594,7 @@ class Unit:
                 "reason": machine.reason.value,
                 "detail": machine.detail,
                 "wanted": machine.wanted.value,
+                "asked_down": self.asked_down,
                 "after": machine.after,
                 "ready": machine.is_ready,
                 "health": machine.health.value,
@@ -596,6 +604,7 @@ class Unit:
                 "started_at": machine.started_at,
                 "running_since": machine.running_since,
                 "next_start_at": machine.next_start_at,
+                "since": self.since,
                 "since_wall": self.since_wall,
                 "uid": self.uid,
             },
