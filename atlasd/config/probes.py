@@ -30,7 +30,9 @@ class Probing(Section):
         None, 'Address that must accept a connection: "HOST:PORT" or "unix:/PATH".'
     )
     exec: Command | None = setting(
-        None, "Command that is run: exit code 0 passes, 1 warns, any other fails."
+        None,
+        "Command that is run: exit code 0 passes, 1 warns, any other fails. Until it has passed "
+        "once, a warning counts as not ready.",
     )
     file: AbsolutePath | None = setting(None, "Absolute path of a file that must exist.")
     statuses: Statuses = setting(

@@ -109,8 +109,10 @@ def advance(thresholds: Thresholds, state: ProbeState, result: Result, *, age: f
 
     The verdict becomes fail only after `fail_after` failures in a row. Once it has passed and then
     failed, it passes (or warns) again only after `pass_after` results in a row that did not fail;
-    a starting instance passes with the first. A probe that cannot run makes the verdict unknown,
-    never fail: a broken probe must not restart a good service.
+    a starting instance passes with the first, and only a pass settles it: the commands that people
+    ask for readiness (pg_isready, redis-cli ping, test) say "not yet" with the code that warns.
+    A probe that cannot run makes the verdict unknown, never fail: a broken probe must not restart a
+    good service.
     """
     after = replace(state, attempts=state.attempts + 1)
     forgiven = False
@@ -131,7 +133,7 @@ def advance(thresholds: Thresholds, state: ProbeState, result: Result, *, age: f
             passes=passes,
             fails=0,
             unable=0,
-            settled=state.settled or good,
+            settled=state.settled or result.health is Health.PASS,
         )
     return Verdict(
         health=after.health,

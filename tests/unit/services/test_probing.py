@@ -73,6 +73,17 @@ def test_a_warning_is_no_failure() -> None:
     assert after(limits, WARN, PASS) is PASS
 
 
+def test_a_warning_does_not_settle_a_start() -> None:
+    limits = Thresholds(fail_after=1, pass_after=2)
+    assert [v.state.settled for v in play(limits, WARN, WARN, PASS, WARN)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert after(limits, WARN, FAIL, PASS) is PASS
+
+
 def test_failures_in_the_start_period_are_forgiven() -> None:
     limits = Thresholds(fail_after=1, start_period=10)
     early = play(limits, FAIL, FAIL, FAIL, age=9.9)

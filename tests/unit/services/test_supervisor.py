@@ -7,6 +7,7 @@ import pytest
 
 from atlasd.errors import AtlasError
 from atlasd.services.restart import Exit
+from atlasd.services.spec import Probe
 from atlasd.states import Wanted
 from tests.unit.services.stage import NOTIFY, Stage, needs, spec
 
@@ -358,3 +359,18 @@ def test_starts_after_failures_are_counted_and_first_starts_are_not(stage: Stage
     stage.wind(2)
     assert stage.supervisor.services["api"].restarts_total == {"signal": 1, "exit-code": 1}
     assert len(stage.told("crash")) == 2
+
+
+def test_a_command_that_only_warns_does_not_make_a_start_ready(stage: Stage) -> None:
+    """`pg_isready`, `redis-cli ping` and `test -e` end with 1 while there is nothing to be had."""
+    stage.apply(
+        spec("db", ready=Probe(kind="exec", command=("pg_isready",))),
+        spec("web", edges=needs("requires db:ready")),
+    )
+    stage.commands.named("pg_isready").end(code=1)
+    assert (stage.state("db"), stage.state("web")) == ("starting", "waiting")
+    stage.wind(1)
+    stage.commands.named("pg_isready").end(code=0)
+    stage.wind(1)
+    assert stage.state("db") == "running"
+    assert stage.state("web") in ("starting", "running")
