@@ -38,16 +38,18 @@ async def run_role(ground: Ground, stop: Stop) -> None:
         log_file=str(Path(ground.paths.log, "services-role.log")),
         root=root_of(ground.paths),
     )
-    pid = await child.ensure()
-    _log.info("services role %s, pid %d", "found" if child.found else "started", pid)
     core_over, monitoring_over, api_over = asyncio.Event(), asyncio.Event(), asyncio.Event()
     core_up: asyncio.Future[Core] = asyncio.get_running_loop().create_future()
     addresses: list[str] = []
 
     async with asyncio.TaskGroup() as group:
+        # Core comes up while services does, and connects as soon as it answers.
+        services = group.create_task(child.ensure(), name="services role's start")
         group.create_task(core_role(ground, stop, core_over, core_up.set_result), name="core role")
         # Should core fail before it is up, the group ends this wait and everything else.
         core = await core_up
+        pid = await services
+        _log.info("services role %s, pid %d", "found" if child.found else "started", pid)
         child.over = lambda: core.stopping
         keeper = group.create_task(child.keep(), name="services role")
         monitoring = group.create_task(
