@@ -186,7 +186,7 @@ def _take_process(
     if machine.state is state:  # that it was adopted is no change of its state
         _restore_since(unit, record)
     unit.attendants.relisten(machine.spec)
-    unit.attendants.attend(started=machine.started_at, health=health)
+    unit.attendants.attend(health=health)
     if state is Lifecycle.STOPPING:
         _go_on_stopping(unit, record)
     unit.write_record()

@@ -29,7 +29,6 @@ class Attendants:
         self._pipe: ReadyPipe | None = None
         self._ready: Prober | LogProbe | UptimeProbe | ReadyPipe | None = None
         self._live: Prober | None = None
-        self._started = 0.0
         self._watchdog: Timer | None = None
         self._watchdog_seconds = 0.0
         self._alive_at = 0.0
@@ -93,12 +92,11 @@ class Attendants:
         if launcher.wants_notify(spec):
             self.listen()
 
-    def attend(self, *, started: float, health: Health = Health.UNKNOWN) -> None:
+    def attend(self, *, health: Health = Health.UNKNOWN) -> None:
         """Begin to watch a process; `health` is what a predecessor had found."""
-        self._started = started
         spec = self._unit.machine.spec
         self._start_ready(spec, adopted=health is not Health.UNKNOWN)
-        if self._unit.machine.state is not Lifecycle.STARTING:
+        if self._unit.machine.state is not Lifecycle.STARTING and self._live is None:
             self._start_live(spec, health)
         if spec.watchdog is not None:
             self._watch(spec.watchdog)
@@ -165,7 +163,10 @@ class Attendants:
             return
         elif probe.kind == "uptime":
             self._ready = UptimeProbe(
-                unit.loop, probe.seconds, started=self._started, on_verdict=self._ready_verdict
+                unit.loop,
+                probe.seconds,
+                started=unit.machine.started_at,
+                on_verdict=self._ready_verdict,
             )
         elif probe.kind == "log":
             watcher = LogProbe(probe.target, on_verdict=self._ready_verdict)
@@ -191,7 +192,6 @@ class Attendants:
     def _ready_verdict(self, verdict: Verdict) -> None:
         unit = self._unit
         machine = unit.machine
-        was = machine.traffic
         self._warn("readiness", verdict)
         probe = machine.spec.ready
         broken = probe is not None and verdict.state.unable >= max(probe.fail_after, 1)
@@ -211,10 +211,7 @@ class Attendants:
         if isinstance(self._ready, LogProbe):
             unit.output.tap(None)
         if machine.state in (Lifecycle.RUNNING, Lifecycle.RELOADING):
-            self._tell(
-                "traffic", old=was.value, new=machine.traffic.value, detail=verdict.result.detail
-            )
-            unit.write_record()
+            unit.traffic_may_differ(verdict.result.detail)
             unit.supervisor.changed(unit.service.name)
 
     # ------------------------------------------------------------------ liveness
@@ -259,7 +256,7 @@ class Attendants:
         return Prober(
             unit.loop,
             probe,
-            started=self._started,
+            started=unit.machine.started_at,
             on_verdict=on_verdict,
             spawn=unit.effects.commands.run,
             env=unit.hooks.env("probe"),
@@ -302,21 +299,12 @@ class Attendants:
         if said.reloading:
             machine.begin_own_reload(unit.now)
         if said.stopping:
-            was = machine.traffic
             machine.unready()
-            self._tell(
-                "traffic",
-                old=was.value,
-                new=machine.traffic.value,
-                detail="the program says STOPPING=1",
-            )
+            unit.traffic_may_differ("the program says STOPPING=1")
             unit.supervisor.changed(unit.service.name)
         if said.ready:
-            was = machine.traffic
             machine.ready(unit.now, told=True)
-            unit.write_record()
-            if machine.traffic is not was:
-                self._tell("traffic", old=was.value, new=machine.traffic.value)
+            unit.traffic_may_differ("the program says READY=1")
             unit.supervisor.changed(unit.service.name)
 
     def _main_process_is(self, pid: int) -> None:

@@ -164,9 +164,11 @@ class Prober:
     """A probe that asks again and again: tcp, http, exec or file.
 
     `started` is the monotonic time at which the instance was started, which the start period
-    counts from; `health` is the verdict to go on from, for an instance that was adopted. `spawn`
-    runs what exec needs, and the look-up of host names, in the service's `env`, `cwd` and as its
-    `user` and `group`. Raises `ValueError` for a target that the probe cannot have.
+    counts from; `health` is the verdict to go on from, for an instance that was adopted. One that
+    is `hurried` asks more often until the first pass, as is right for readiness; its failures come
+    sooner too. `spawn` runs what exec needs, and the look-up of host names, in the service's
+    `env`, `cwd` and as its `user` and `group`. Raises `ValueError` for a target that the probe
+    cannot have.
     """
 
     def __init__(
@@ -182,6 +184,7 @@ class Prober:
         user: str | None = None,
         group: str | None = None,
         health: Health = Health.UNKNOWN,
+        hurried: bool = True,
         uniform: Callable[[], float] = random.random,
     ) -> None:
         self._loop = loop
@@ -190,7 +193,8 @@ class Prober:
         self._on_verdict = on_verdict
         self._thresholds = Thresholds.of(probe)
         self._state = ProbeState(
-            health=health, settled=health in (Health.PASS, Health.WARN, Health.FAIL)
+            health=health,
+            settled=not hurried or health in (Health.PASS, Health.WARN, Health.FAIL),
         )
         self._uniform = uniform
         self._timer: Timer | None = None

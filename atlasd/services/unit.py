@@ -20,7 +20,7 @@ from atlasd.services.signals import signal_number
 from atlasd.services.sockets import SocketError
 from atlasd.services.spec import ServiceSpec
 from atlasd.services.sweep import Sweep
-from atlasd.states import Health, Lifecycle, Reason, Wanted
+from atlasd.states import Health, Lifecycle, Reason, Traffic, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,6 +68,9 @@ class Unit:
         self.attendants = Attendants(self)
         self._record = RecordFile(self.effects.records_dir, service.name, index)
         self._record_due = False
+        self._traffic = Traffic.OUT
+        """As it was last told."""
+        self._why_traffic = ""
         self._timers: dict[str, Timer] = {}
         self.hooks = Hooks(self)
         self._sweep: Sweep | None = None
@@ -209,7 +212,7 @@ class Unit:
             raise
         self.machine.spawned(self.now)
         self.record_soon()
-        self.attendants.attend(started=self.now)
+        self.attendants.attend()
         self.hooks.after_start()
 
     def _is_started(self, pid: int) -> None:
@@ -572,7 +575,26 @@ class Unit:
             self._record_due = True
             self.loop.call_soon(self._write_due)
 
+    def traffic_may_differ(self, why: str) -> None:
+        """Readiness has spoken: whether to give it work is looked at once this turn is over."""
+        self._why_traffic = why
+        self.record_soon()
+
+    def _tell_traffic(self) -> None:
+        traffic = self.machine.traffic
+        if traffic is not self._traffic:
+            self.supervisor.journal.add(
+                "traffic",
+                service=self.service.name,
+                instance=self.index,
+                old=self._traffic.value,
+                new=traffic.value,
+                detail=self._why_traffic or self.machine.detail,
+            )
+        self._traffic, self._why_traffic = traffic, ""
+
     def _write_due(self) -> None:
+        self._tell_traffic()
         if self._record_due:
             self.write_record()
 

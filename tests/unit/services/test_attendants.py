@@ -1,0 +1,103 @@
+"""Those who watch an instance: when they begin to, and what they do about what they see."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from atlasd.services.restart import Exit
+from atlasd.services.spec import Probe
+from atlasd.states import Wanted
+from tests.unit.services.stage import NOTIFY, Stage, spec
+
+LIVE = Probe(kind="exec", command=("/bin/alive",), interval=5.0, fail_after=3)
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    made = Stage(tmp_path, monkeypatch)
+    yield made
+    made.close()
+    assert made.reports == []
+
+
+def asked(stage: Stage, program: str) -> int:
+    return sum(c.argv[0] == program for c in stage.commands.all)
+
+
+def answer(stage: Stage, program: str, code: int) -> None:
+    """Let the probe that is under way end, and what comes of it happen."""
+    stage.commands.named(program).end(code)
+    stage.turn()
+
+
+def test_whoever_is_still_starting_is_not_asked_whether_it_lives(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY, live=LIVE, start_timeout=60.0))
+    stage.wind(50)
+    assert asked(stage, "/bin/alive") == 0
+    stage.unit("web").machine.ready(stage.clock.monotonic())
+    stage.turn()
+    assert asked(stage, "/bin/alive") == 1
+
+
+def test_liveness_fails_only_after_its_full_count_of_intervals(stage: Stage) -> None:
+    stage.apply(spec("web", live=LIVE))
+    stage.wind(1.1)
+    for count in (1, 2, 3):
+        assert (stage.state("web"), asked(stage, "/bin/alive")) == ("running", count)
+        answer(stage, "/bin/alive", 2)
+        if count < 3:
+            stage.wind(3)
+            assert asked(stage, "/bin/alive") == count, "a failure isn't followed up in haste"
+            stage.wind(3)
+    assert stage.state("web") == "stopping"
+    assert stage.unit("web").machine.detail.startswith("liveness probe failed 3 times")
+    stage.dies("web", exit_=Exit(signal=15))
+    assert stage.state("web") == "starting"
+    assert stage.told("crash")[0]["reason"] == "liveness"
+
+
+def test_a_probe_that_cannot_run_restarts_nothing_and_is_told(stage: Stage) -> None:
+    stage.apply(spec("web", live=LIVE))
+    stage.wind(1.1)
+    for _ in range(5):
+        answer(stage, "/bin/alive", 127)
+        stage.wind(5.75)
+    assert stage.state("web") == "running"
+    assert "cannot run" in stage.told("health", new="unknown")[0]["detail"]
+
+
+def test_traffic_is_told_at_each_change_and_once(stage: Stage) -> None:
+    ready = Probe(kind="exec", command=("/bin/ready",), interval=1.0, fail_after=1, pass_after=1)
+    stage.apply(spec("web", ready=ready))
+    answer(stage, "/bin/ready", 0)
+    stage.wind(1.25)
+    answer(stage, "/bin/ready", 2)
+    stage.wind(1.25)
+    answer(stage, "/bin/ready", 0)
+    stage.supervisor.stop("web", None, actor="test")
+    stage.turn()
+    stage.dies("web", exit_=Exit(signal=15))
+    assert [(e["old"], e["new"]) for e in stage.told("traffic")] == [
+        ("out", "in"),
+        ("in", "out"),
+        ("out", "in"),
+        ("in", "draining"),
+        ("draining", "out"),
+    ]
+    assert len(stage.processes) == 1, "a readiness that fails restarts nothing"
+
+
+def test_a_missed_watchdog_ends_it_but_not_while_it_starts_or_is_paused(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY, watchdog=2.0))
+    stage.wind(20)
+    assert stage.state("web") == "starting"
+    stage.unit("web").machine.ready(stage.clock.monotonic())
+    stage.supervisor.pause("web", actor="test")
+    stage.wind(20)
+    assert stage.state("web") == "running"
+    stage.supervisor.start("web", None, actor="test")
+    stage.wind(4.5)
+    assert stage.state("web") == "stopping"
+    assert stage.unit("web").machine.wanted is Wanted.UP
+    assert stage.process("web").got[0] == 6
