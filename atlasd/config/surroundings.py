@@ -1,5 +1,6 @@
 """What a configuration refers to outside itself: accounts, programs, files."""
 
+import errno
 import grp
 import os
 import pwd
@@ -79,6 +80,8 @@ class ThisHost:
 
     def read(self, path: str) -> bytes:
         """See `Surroundings`."""
+        if Path(path).is_fifo():  # to open it would wait for a writer
+            raise OSError(errno.EINVAL, "it is a named pipe, not a file")
         return Path(path).read_bytes()
 
 

@@ -1,5 +1,6 @@
 """Configuration from TOML files, with the line and column of every key and value."""
 
+import errno
 import importlib.util
 import re
 from bisect import bisect_right
@@ -30,6 +31,9 @@ def register_config_sources() -> list[ConfigSource]:
 def read(origin: Path, /) -> Layer:
     """The file's settings and their positions; see `atlasd.contracts.config.Read`."""
     try:
+        if origin.is_fifo():
+            # To open it would wait for a writer, and core with it.
+            raise OSError(errno.EINVAL, "it is a named pipe, not a file")
         raw = origin.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise AtlasError(
@@ -41,7 +45,7 @@ def read(origin: Path, /) -> Layer:
         raise AtlasError(
             "config.invalid",
             f"{origin}: cannot be read: {error.strerror}",
-            hint="atlasd needs to be allowed to read it",
+            hint="it must be a file that atlasd is allowed to read",
             details={"origin": str(origin), "line": 0, "column": 0},
         ) from error
     try:

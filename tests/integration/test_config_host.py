@@ -48,6 +48,12 @@ def test_programs_are_found_as_a_shell_would(tmp_path: Path) -> None:
     assert not host.has_program("program", search="/nowhere", cwd=str(tmp_path))
 
 
+def test_named_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.env")
+    with pytest.raises(OSError, match="named pipe"):
+        ThisHost().read(str(tmp_path / "pipe.env"))
+
+
 def test_a_configuration_of_this_host_has_no_problems(paths: Paths) -> None:
     etc = Path(paths.etc)
     (etc / "shop.env").write_text("export GREETING='hello there'\n")

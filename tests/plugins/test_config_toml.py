@@ -290,6 +290,14 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     assert os.strerror(21) in caught.value.message
 
 
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(AtlasError) as caught:
+        read(tmp_path / "pipe.toml")
+    assert caught.value.code == "config.invalid"
+    assert "named pipe" in caught.value.message
+
+
 def test_text_in_another_encoding_is_refused_where_it_begins(tmp_path: Path) -> None:
     file = tmp_path / "latin.toml"
     file.write_bytes("a = 1\r\nb = 'größe'\r\n".encode("latin-1"))
