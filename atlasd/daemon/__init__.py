@@ -20,6 +20,7 @@ from atlasd.daemon.ground import (
     sources,
     watchdog,
 )
+from atlasd.daemon.turning import flush, turn
 from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.paths import Paths
 
@@ -41,11 +42,14 @@ def main(role: str, *, paths: Paths, config_file: Path | None, env: str | None) 
         held = lock(paths, "core" if role == "run" else role)
     try:
         ground = lay(role, paths, env)
-        asyncio.run(_turn(ground))
+        over = turn(_turn(ground))
         ground.host.close()
     finally:
         if held is not None:
             os.close(held)
+    if not over:
+        flush()
+        os._exit(EXIT_OK)
     return EXIT_OK
 
 
