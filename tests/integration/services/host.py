@@ -38,7 +38,7 @@ SYSTEM_PYTHON = shutil.which("python3", path="/usr/bin") or sys.executable
 T = TypeVar("T")
 Table = Mapping[str, object]
 
-PATIENCE = 60.0
+PATIENCE = float(os.environ.get("ATLASD_TEST_PATIENCE") or 60)
 """Seconds after which a condition is given up; nothing is measured by it."""
 
 
