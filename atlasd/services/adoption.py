@@ -6,19 +6,25 @@ opened, then they must match again. What cannot be proven is treated as down and
 
 import os
 import signal
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
+from typing import TypeVar
 
-from atlasd.errors import AtlasError
 from atlasd.services import procinfo
 from atlasd.services.launcher import HOOK, INVOCATION
 from atlasd.services.records import read_all, read_json
+from atlasd.services.restart import Exit
 from atlasd.services.service import Service
 from atlasd.services.spec import HostPolicy, ServiceSpec, policy_from_wire, spec_from_wire
 from atlasd.services.supervisor import Supervisor
 from atlasd.services.unit import Unit
 from atlasd.states import LIVE, Health, Lifecycle, Reason, Wanted
+
+Records = dict[str, dict[int, dict[str, object]]]
+"""Service → instance → record."""
 
 PATIENCE = 2.0
 """Seconds to wait for core to give back what it held, before an exit counts as unknown."""
@@ -40,25 +46,56 @@ class Adopted:
 
 
 def adopt(supervisor: Supervisor) -> Adopted:
-    """Read the target and the records that a predecessor left, and take over what is proven."""
+    """Read the target and the records that a predecessor left, and take over what is proven.
+
+    What belongs to no service of the target, as when that cannot be read, waits for the next one:
+    the services that it defines find their processes, and what it doesn't define is ended.
+    """
     report = Adopted()
     specs, wanted, removed, policy = _target(supervisor)
-    records = {(s, i): body for s, i, body in read_all(supervisor.effects.records_dir)}
-    if not specs:
-        return report
-    supervisor.set_policy(policy)
+    records: Records = {}
+    for name, index, body in read_all(supervisor.effects.records_dir):
+        records.setdefault(name, {})[index] = body
+    if specs:
+        supervisor.set_policy(policy)
     for spec in specs:
         service = supervisor.services[spec.name] = Service(supervisor, spec)
         service.wanted = wanted.get(spec.name, Wanted.UP)
         service.removed = spec.name in removed
         if service.wanted is Wanted.UP:
             service.open_sockets_early()
-    for (name, index), record in records.items():
-        service_ = supervisor.services.get(name)
-        if service_ is not None:
-            _take_over(service_.unit(index), record, report)
-    supervisor.loop.call_soon(partial(_begin, supervisor))
+        _take_over_service(service, records, report)
+    if records:
+        supervisor.left_behind = partial(_take_over_later, records)
+    if specs:
+        supervisor.loop.call_soon(partial(_begin, supervisor))
     return report
+
+
+def _take_over_service(service: Service, records: Records, report: Adopted) -> None:
+    for index, record in records.pop(service.name, {}).items():
+        unit = service.unit(index)
+        try:
+            _take_over(unit, record, report)
+        except Exception:  # noqa: BLE001  one bad record must not cost the others their adoption
+            unit.loop.report(f"{service.name}.{index}: {traceback.format_exc()}")
+            unit.machine.restore(
+                Lifecycle.LOST, Reason.ADOPTED, "it could not be taken over, see the log"
+            )
+
+
+def _take_over_later(records: Records, supervisor: Supervisor, new: list[Service]) -> None:
+    """The first target has come: its services find their processes, the others are ended."""
+    report = Adopted()
+    for service in new:
+        _take_over_service(service, records, report)
+    for name in list(records):
+        spec = ServiceSpec(name=name, command=("unknown",), enabled=False)
+        service = supervisor.services[name] = Service(supervisor, spec)
+        service.removed, service.wanted = True, Wanted.DOWN
+        _take_over_service(service, records, report)
+    supervisor.loop.call_soon(partial(_begin, supervisor))
+    supervisor.loop.report(f"taking over: {report}")
 
 
 def _begin(supervisor: Supervisor) -> None:
@@ -88,11 +125,11 @@ def _target(
         removed = {str(name) for name in body.get("removed", ())}
         policy = policy_from_wire(body["policy"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise AtlasError(
-            "service.state",
-            f"{supervisor.target_path} cannot be read: {error}",
-            hint="core sends the target again as soon as it connects",
-        ) from None
+        supervisor.loop.report(
+            f"{supervisor.target_path} cannot be read ({type(error).__name__}): nothing is touched"
+            " until core sends a target"
+        )
+        return [], {}, set(), HostPolicy()
     return specs, wanted, removed, policy
 
 
@@ -100,7 +137,7 @@ def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> Non
     name = f"{unit.service.name}.{unit.index}"
     if record.get("boot_id") != unit.effects.boot_id:
         return  # of an earlier boot: its process is gone for certain
-    state = Lifecycle(str(record.get("state", "stopped")))
+    state = _word(Lifecycle, record.get("state"), Lifecycle.RUNNING)
     unit.invocation = str(record.get("invocation", ""))
     _restore_counters(unit, record)
     pid = record.get("pid")
@@ -110,6 +147,8 @@ def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> Non
         # Killed between the intent and its outcome: the invocation tells whether it was started.
         found = _by_invocation(unit.invocation)
         if found is None:
+            if state is Lifecycle.STOPPING:
+                _go_on_sweeping(unit, record)
             return
         pid = found.pid
         record = {**record, "start_time": found.start_time, "session": pid, "session_start": None}
@@ -121,7 +160,7 @@ def _take_over(unit: Unit, record: Mapping[str, object], report: Adopted) -> Non
 
 def _restore_counters(unit: Unit, record: Mapping[str, object]) -> None:
     machine = unit.machine
-    machine.wanted = Wanted(str(record.get("wanted", "up")))
+    machine.wanted = _word(Wanted, record.get("wanted"), Wanted.UP)
     machine.failures = _int(record.get("failures"))
     machine.restarts = _int(record.get("restarts"))
     window = record.get("window")
@@ -138,6 +177,16 @@ def _restore_since(unit: Unit, record: Mapping[str, object]) -> None:
     unit.since_wall = _float(record.get("since_wall"), unit.since_wall)
 
 
+def _identify(unit: Unit, record: Mapping[str, object], pid: int) -> None:
+    session, session_start = record.get("session"), record.get("session_start")
+    unit.known_as(
+        pid,
+        _int(record.get("start_time")),
+        session if isinstance(session, int) else None,
+        session_start if isinstance(session_start, int) else None,
+    )
+
+
 def _take_process(
     unit: Unit,
     record: Mapping[str, object],
@@ -147,13 +196,7 @@ def _take_process(
     name: str,
 ) -> None:
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
-    session, session_start = record.get("session"), record.get("session_start")
-    unit.known_as(
-        pid,
-        _int(record.get("start_time")),
-        session if isinstance(session, int) else None,
-        session_start if isinstance(session_start, int) else None,
-    )
+    _identify(unit, record, pid)
     if unit.effects.cgroups is not None:
         unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
         unit.limit(unit.service.spec)  # systemd may have taken controllers back meanwhile
@@ -165,10 +208,11 @@ def _take_process(
     if stat is not None and (own_child or stat.state not in "ZX"):
         pidfd = procinfo.open_proven(pid, unit.start_time)
     if pidfd is None:
-        if stat is not None and stat.start_time != unit.start_time:
+        stranger = stat is not None and stat.start_time != unit.start_time
+        if stranger:
             report.not_ours.append(f"{name} (pid {pid} is another process now)")
         report.ended.append(name)
-        _await_exit(unit, record, pid)
+        _await_exit(unit, record, pid, state, stranger=stranger)
         return
     report.adopted.append(name)
     unit.adopt_process(pid, pidfd, is_child=own_child)
@@ -176,13 +220,13 @@ def _take_process(
     started = record.get("started_at")
     uptime = max(0.0, now - started) if isinstance(started, float) else 0.0
     unit.started_wall = unit.supervisor.clock.wall() - uptime
-    wanted, health = machine.wanted, Health(str(record.get("health", "unknown")))
+    health = _word(Health, record.get("health"), Health.UNKNOWN)
     as_state = state if state is Lifecycle.STARTING else Lifecycle.RUNNING
     machine.adopt(now, state=as_state, uptime=uptime, ready=bool(record.get("ready")))
     running = record.get("running_since")
     if isinstance(running, float):
         machine.running_since = running
-    machine.health, machine.wanted = health, wanted
+    machine.health = health
     if machine.state is state:  # that it was adopted is no change of its state
         _restore_since(unit, record)
     unit.attendants.relisten(machine.spec)
@@ -193,7 +237,7 @@ def _take_process(
 
 
 def _go_on_stopping(unit: Unit, record: Mapping[str, object]) -> None:
-    reason, detail = Reason(str(record.get("reason"))), str(record.get("detail", ""))
+    reason, detail = _why(record)
     after = record.get("after")
     if after == "stopped":
         unit.want(Wanted.DOWN, reason=reason, detail=detail)
@@ -203,15 +247,35 @@ def _go_on_stopping(unit: Unit, record: Mapping[str, object]) -> None:
         unit.machine.unhealthy(unit.now, reason, detail)
 
 
-def _await_exit(unit: Unit, record: Mapping[str, object], pid: int) -> None:
+def _go_on_sweeping(unit: Unit, record: Mapping[str, object]) -> None:
+    """Its main process had ended; what that has left behind may still be there."""
+    _identify(unit, record, _int(record.get("session")))
+    if unit.effects.cgroups is not None:
+        unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
+    unit.machine.take_over_sweep(
+        _why(record),
+        after=str(record.get("after") or "stopped"),
+        outcome=str(record.get("outcome") or ""),
+    )
+    unit.loop.call_soon(unit.sweep)
+
+
+def _await_exit(
+    unit: Unit,
+    record: Mapping[str, object],
+    pid: int,
+    state: Lifecycle,
+    *,
+    stranger: bool,
+) -> None:
     """It has ended while nobody watched. A peer may hold a pidfd that still tells how."""
     name = f"pidfd/{unit.service.name}/{unit.index}"
-    unit.machine.wanted = Wanted(str(record.get("wanted", "up")))
-    stopping = record.get("state") == Lifecycle.STOPPING.value
+    unit.machine.reason, unit.machine.detail = _why(record)
     unit.machine.take_over_dead(
+        state,
         started_at=_float(record.get("started_at"), unit.now),
         running_since=record.get("running_since"),
-        after=str(record.get("after", "")) if stopping else "",
+        after=str(record.get("after") or "stopped") if state is Lifecycle.STOPPING else "",
     )
     unit.pending_exit = True
     done = False
@@ -224,7 +288,8 @@ def _await_exit(unit: Unit, record: Mapping[str, object], pid: int) -> None:
             os.close(held)
         done = True
         unit.pending_exit = False
-        unit.process_ended(exit_)
+        lost = f"pid {pid} is another process now" if stranger and exit_ == Exit() else ""
+        unit.process_ended(exit_, lost=lost)
 
     def offered() -> None:
         if done:
@@ -245,7 +310,7 @@ def _await_exit(unit: Unit, record: Mapping[str, object], pid: int) -> None:
 
 def _restore_idle(unit: Unit, record: Mapping[str, object], state: Lifecycle) -> None:
     machine = unit.machine
-    reason, detail = Reason(str(record.get("reason", "boot"))), str(record.get("detail", ""))
+    reason, detail = _why(record)
     if state is Lifecycle.WAITING:
         unit.loop.call_soon(lambda: unit.want(machine.wanted, reason=Reason.BOOT))
         return
@@ -258,6 +323,8 @@ def _restore_idle(unit: Unit, record: Mapping[str, object], state: Lifecycle) ->
 
 def _bearing(invocation: str) -> list[tuple[procinfo.Stat, str]]:
     """The living processes with this invocation, each with the hook that it is part of, or ""."""
+    if not invocation:
+        return []
     mark, hook = f"{INVOCATION}={invocation}".encode(), f"{HOOK}=".encode()
     found = []
     for process in procinfo.all_processes():
@@ -271,7 +338,7 @@ def _bearing(invocation: str) -> list[tuple[procinfo.Stat, str]]:
 def _end_hooks(invocation: str) -> None:
     # A successor runs them anew, and they must not run twice at the same time.
     for process, hook in _bearing(invocation):
-        if hook in ("pre_start", "pre_stop"):
+        if hook in ("pre_start", "pre_stop", "post_stop"):
             procinfo.signal_proven(process, signal.SIGKILL)
 
 
@@ -279,6 +346,21 @@ def _by_invocation(invocation: str) -> procinfo.Stat | None:
     found = [p for p, hook in _bearing(invocation) if not hook and p.sid == p.pid]
     # Of several, the one that was started first is the one that we have started.
     return min(found, key=lambda p: p.start_time) if found else None
+
+
+W = TypeVar("W", bound=StrEnum)
+
+
+def _word(words: type[W], value: object, otherwise: W) -> W:
+    # Another version may know words that this one doesn't.
+    try:
+        return words(str(value))
+    except ValueError:
+        return otherwise
+
+
+def _why(record: Mapping[str, object]) -> tuple[Reason, str]:
+    return _word(Reason, record.get("reason"), Reason.BOOT), str(record.get("detail") or "")
 
 
 def _int(value: object) -> int:

@@ -430,8 +430,16 @@ class Machine:
 
     # ------------------------------------------------------------------ ends
 
-    def exited(self, now: float, exit_: Exit) -> None:
-        """The main process has ended. What is left of the instance is swept away next."""
+    @property
+    def outcome(self) -> str:
+        """What the last exit calls for, one of `Outcome`; empty when it was asked for."""
+        return self._outcome
+
+    def exited(self, now: float, exit_: Exit, *, lost: str = "") -> None:
+        """The main process has ended. What is left of the instance is swept away next.
+
+        `lost` says in words that nobody knows what became of it; it counts as down then.
+        """
         self.has_process = False
         self.last_exit = exit_
         self.is_ready = False
@@ -439,24 +447,30 @@ class Machine:
         for timer in ("start", "uptime", "reload", "stop"):
             self.hands.disarm(timer)
         if self.state is not Lifecycle.STOPPING:
-            reason, detail = restart.reason_of(exit_), restart.describe(exit_, self.spec.restart)
-            self._outcome = restart.judge(exit_, self.spec.restart, self.spec.type)
-            early = (
-                self.state is Lifecycle.STARTING
-                and self.spec.type != "oneshot"
-                and self.spec.restart.policy != "never"
-            )
-            if early and self._outcome in (Outcome.DONE, Outcome.AGAIN):
-                self._outcome = Outcome.RESTART
-                detail += (
-                    " before it was ready"
-                    if self.spec.ready is not None
-                    else f" after less than {self.min_uptime:g} s"
-                    ' (a program that does its work and ends is of type = "oneshot")'
-                )
-            self._failure = (reason, detail)
+            self._failure = self._judge(exit_, lost)
         self._sweeping = True
         self.hands.sweep()
+
+    def _judge(self, exit_: Exit, lost: str) -> tuple[Reason, str]:
+        if lost:
+            self._outcome = Outcome.LOST
+            return Reason.ADOPTED, lost
+        reason, detail = restart.reason_of(exit_), restart.describe(exit_, self.spec.restart)
+        self._outcome = restart.judge(exit_, self.spec.restart, self.spec.type)
+        early = (
+            self.state is Lifecycle.STARTING
+            and self.spec.type != "oneshot"
+            and self.spec.restart.policy != "never"
+        )
+        if early and self._outcome in (Outcome.DONE, Outcome.AGAIN):
+            self._outcome = Outcome.RESTART
+            detail += (
+                " before it was ready"
+                if self.spec.ready is not None
+                else f" after less than {self.min_uptime:g} s"
+                ' (a program that does its work and ends is of type = "oneshot")'
+            )
+        return reason, detail
 
     def sweep_takes_time(self) -> None:
         """Something of the instance is still alive: until it is gone, it is stopping."""
@@ -481,6 +495,13 @@ class Machine:
         elif self._outcome == Outcome.AGAIN:
             self.restarts += 1
             self._start(now, reason, detail, "")
+        elif self._outcome == Outcome.LOST:
+            self._move(Lifecycle.LOST, reason, detail, "")
+            if self.wanted is Wanted.UP:
+                self.restarts += 1
+                self._start(now, reason, detail, "")
+            elif self.wanted is Wanted.DOWN:
+                self._move(Lifecycle.STOPPED, reason, detail, "")
         elif self._outcome == Outcome.GIVE_UP:
             self.failures += 1
             self._move(Lifecycle.FAILED, reason, detail, "")
@@ -559,20 +580,16 @@ class Machine:
             self.hands.arm("uptime", self.min_uptime - uptime)
         self._check_running(now)
 
-    def lost(self, now: float, detail: str) -> None:
-        """It was ours and cannot be proven to be; it is treated as down and never signalled."""
-        self.has_process = False
-        self.reason, self.detail = Reason.ADOPTED, detail
-        self._jump(Lifecycle.LOST)
-
     def restore(self, state: Lifecycle, reason: Reason, detail: str) -> None:
         """Take over a state without a process from a predecessor, without telling anybody."""
         self.state, self.reason, self.detail = state, reason, detail
 
-    def take_over_dead(self, *, started_at: float, running_since: object, after: str) -> None:
+    def take_over_dead(
+        self, state: Lifecycle, *, started_at: float, running_since: object, after: str
+    ) -> None:
         """A process of ours has ended while nobody watched; `exited` is to follow.
 
-        `after` is what was to follow the stop that was under way, or empty.
+        `state` is what it was in, `after` what was to follow the stop that was under way.
         """
         self.has_process = True
         self.started_at = started_at
@@ -580,7 +597,13 @@ class Machine:
         self._after = after
         if after in ("failure", "outcome"):
             self._failure = (self.reason, self.detail)
-        self.state = Lifecycle.STOPPING if after else Lifecycle.RUNNING
+        self.state = Lifecycle.RUNNING if state is Lifecycle.RELOADING else state
+
+    def take_over_sweep(self, why: tuple[Reason, str], *, after: str, outcome: str) -> None:
+        """A stop was under way whose main process has ended; `gone` is to follow."""
+        self.reason, self.detail = self._failure = why
+        self.state, self._after, self._outcome = Lifecycle.STOPPING, after, outcome
+        self._sweeping = True
 
     def _jump(self, new: Lifecycle) -> None:
         # A fresh machine takes over what a predecessor left: no move of its own.

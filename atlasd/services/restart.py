@@ -45,6 +45,8 @@ class Outcome:
     """It finished as expected."""
     GIVE_UP = "give-up"
     """No restart will heal it, or none is wanted."""
+    LOST = "lost"
+    """Nobody knows what became of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,6 +48,8 @@ class Supervisor:
         self._rolling: dict[str, Rolling] = {}
         self._has_policy = False
         self._cannot_keep = False
+        self.left_behind: Callable[[Supervisor, list[Service]], object] | None = None
+        """Takes over what a predecessor left and no target has named yet; see `adoption`."""
         self.place: Place | None = None
         """Where the cgroups are, or why there are none."""
 
@@ -75,19 +77,20 @@ class Supervisor:
         """
         new = {spec.name: spec for spec in specs}
         self._check(new)
+        old = {name: s.spec for name, s in self.services.items()}
+        if not dry_run and not self.stopping:
+            self.set_policy(policy)
+            self._define(new)
         actions = plan(
-            old={name: s.spec for name, s in self.services.items()},
+            old=old,
             new=new,
             wanted=wanted,
             present={name: s.present() for name, s in self.services.items()},
         )
         if dry_run or self.stopping:
             return actions
-        self.set_policy(policy)
         for name, spec in new.items():
-            service = self.services.get(name)
-            if service is None:
-                service = self.services[name] = Service(self, spec)
+            service = self.services[name]
             service.define(spec)
             service.wanted = wanted.get(name, Wanted.UP if spec.enabled else Wanted.DOWN)
         for name, service in self.services.items():
@@ -101,6 +104,13 @@ class Supervisor:
             self._agree(self.services[name], actor)
         self.loop.call_soon(self.settle)
         return actions
+
+    def _define(self, new: Mapping[str, ServiceSpec]) -> None:
+        made = [Service(self, spec) for name, spec in new.items() if name not in self.services]
+        self.services.update({service.name: service for service in made})
+        left_behind, self.left_behind = self.left_behind, None
+        if left_behind is not None:
+            left_behind(self, made)
 
     def set_policy(self, policy: HostPolicy) -> None:
         """Take over what holds for the whole host."""

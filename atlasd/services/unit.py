@@ -360,7 +360,7 @@ class Unit:
 
     # ------------------------------------------------------------------ Hands: the end
 
-    def process_ended(self, exit_: Exit) -> None:
+    def process_ended(self, exit_: Exit, *, lost: str = "") -> None:
         """The main process has ended: its output first, then what follows, then the record."""
         pid = self.pid
         self.attendants.hear_out()
@@ -386,7 +386,7 @@ class Unit:
         planned = before is Lifecycle.STOPPING and machine.stop_was_asked_for
         cause, detail = machine.reason, machine.detail
         last_output = [] if planned else self.output.tail(crash.LAST_LINES, self.started_wall)
-        machine.exited(now, exit_)
+        machine.exited(now, exit_, lost=lost)
         if planned or machine.exit_was_expected:
             pass
         else:
@@ -608,7 +608,7 @@ class Unit:
                 "pid": self.pid,
                 "start_time": self.start_time if self.pid is not None else 0,
                 "session": self.session,
-                "session_start": self._session_start,
+                "session_start": self.session_start if self.session else 0,
                 "boot_id": self.effects.boot_id,
                 "invocation": self.invocation,
                 "digest": self.digest,
@@ -618,6 +618,7 @@ class Unit:
                 "wanted": machine.wanted.value,
                 "asked_down": self.asked_down,
                 "after": machine.after,
+                "outcome": machine.outcome,
                 "ready": machine.is_ready,
                 "health": machine.health.value,
                 "failures": machine.failures,
