@@ -102,13 +102,13 @@ def _begin(supervisor: Supervisor) -> None:
     """Start what is wanted and was not there, and end what was being removed."""
     starts = []
     for service in list(supervisor.services.values()):
-        if service.removed:
-            detail = "removed from the configuration"
-            for unit in list(service.units.values()):
-                unit.want(Wanted.DOWN, reason=Reason.CONFIG, detail=detail)
-        elif service.wanted is Wanted.UP:
-            units = [service.unit(index) for index in range(service.spec.instances)]
-            starts += [(unit, "") for unit in units if unit.idle]
+        if not service.removed:
+            service.complete()
+        for index, unit in list(service.units.items()):
+            if service.removed or index >= service.spec.instances:
+                unit.want(Wanted.DOWN, reason=Reason.CONFIG, detail="no longer configured")
+            elif service.wanted is Wanted.UP and unit.idle:
+                starts.append((unit, ""))
     supervisor.start_units(starts, Reason.BOOT, "")
     supervisor.settle()
 

@@ -50,6 +50,11 @@ class Service:
             found = self.units[index] = Unit(self.supervisor, self, index)
         return found
 
+    def complete(self) -> None:
+        """Have every instance of the definition, those too that nothing was ever asked of."""
+        for index in range(self.spec.instances):
+            self.unit(index)
+
     # ------------------------------------------------------------------ sockets
 
     def listening(self) -> list[tuple[str, int]]:

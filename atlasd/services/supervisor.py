@@ -101,6 +101,7 @@ class Supervisor:
             self.journal.add("plan", **action.to_wire(), actor=actor)
         self._act(actions, actor, reason)
         for name in new:
+            self.services[name].complete()
             self._agree(self.services[name], actor)
         self.loop.call_soon(self.settle)
         return actions

@@ -386,6 +386,7 @@ class Unit:
         planned = before is Lifecycle.STOPPING and machine.stop_was_asked_for
         cause, detail = machine.reason, machine.detail
         last_output = [] if planned else self.output.tail(crash.LAST_LINES, self.started_wall)
+        self.record_soon()
         machine.exited(now, exit_, lost=lost)
         if planned or machine.exit_was_expected:
             pass

@@ -130,6 +130,7 @@ class Played:
     got: list[int] = field(default_factory=list)
     """Signals."""
     alive: bool = True
+    exit: Exit = field(default_factory=lambda: Exit(code=1))
     session: int = 0
     """Of somebody's child; 0: it leads its own."""
 
@@ -140,7 +141,8 @@ class Stage:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = HandClock()
         self.reports: list[str] = []
-        self.loop = Loop(self.clock, self.reports.append)
+        self.boot = "this boot"
+        self._loops: list[Loop] = []
         self.commands = PlayedCommands()
         self.processes: dict[int, Played] = {}
         self.events: list[dict[str, Any]] = []
@@ -151,17 +153,23 @@ class Stage:
         for name in ("run/instances", "run/notify", "state/crashes"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         self._play(monkeypatch)
-        self.supervisor = self.successor()
+        self.successor()
 
     def successor(self) -> Supervisor:
-        """A supervisor; a second one finds what the first has left in the run directory."""
+        """A supervisor; another finds in the run directory what the one before it has left.
+
+        The one before is as dead as `kill -9` leaves it: its loop never turns again.
+        """
+        self.loop = Loop(self.clock, self.reports.append)
+        self._loops.append(self.loop)
         self.held = Held(self.loop)
-        made = Supervisor(
+        self.events.clear()
+        self.supervisor = made = Supervisor(
             Effects(
                 loop=self.loop,
                 run_dir=str(self.folder / "run"),
                 state_dir=str(self.folder / "state"),
-                boot_id="this boot",
+                boot_id=self.boot,
                 null=0,
                 capture=cast("Capture", _NoCapture()),
                 commands=cast("Commands", self.commands),
@@ -189,6 +197,8 @@ class Stage:
         patch.setattr(procinfo, "children", lambda _pid: [])
         patch.setattr(procinfo, "group_alive", self._group_lives)
         patch.setattr(procinfo, "open_proven", self._open_proven)
+        patch.setattr(procinfo, "exit_of", self._exit_of)
+        patch.setattr(procinfo, "environment", self._environment)
         patch.setattr(os, "pidfd_open", self._pidfd_open)
         patch.setattr(attendants, "NotifySocket", _NoNotifySocket)
 
@@ -220,6 +230,10 @@ class Stage:
     def _group_lives(self, group: int) -> bool:
         return any(s.pgid == group for s in self._all())
 
+    def _environment(self, pid: int) -> list[bytes]:
+        found = self.processes.get(pid)
+        return [f"{k}={v}".encode() for k, v in found.launch.env.items()] if found else []
+
     def _all(self) -> list[procinfo.Stat]:
         found = (self._stat(pid) for pid in self.processes)
         return [s for s in found if s is not None]
@@ -234,9 +248,14 @@ class Stage:
     def _pidfd_open(self, pid: int) -> int:
         if pid not in self.processes:
             raise ProcessLookupError
-        fd = os.open("/dev/null", os.O_RDONLY)
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.processes[pid].pidfds.add(fd)
         return fd
+
+    def _exit_of(self, pidfd: int, pid: int, start_time: int) -> Exit:
+        found = self.processes[pid]
+        known = pidfd in found.pidfds and found.start_time == start_time
+        return found.exit if known and not found.alive else Exit()
 
     def _open_proven(self, pid: int, start_time: int) -> int | None:
         found = self._stat(pid)
@@ -300,6 +319,16 @@ class Stage:
         of.process_ended(exit_ or Exit(code=1))
         self.turn()
 
+    def ends_alone(self, process: Played, exit_: Exit) -> None:
+        """A process ends that is nobody's child here: whoever holds a pidfd is told by it."""
+        process.alive, process.exit = False, exit_
+        for fd in process.pidfds:
+            try:
+                os.eventfd_write(fd, 1)
+            except OSError:
+                pass  # closed meanwhile
+        self.turn()
+
     def started(self) -> list[str]:
         """The programs in the order of their starts."""
         return [p.launch.argv[0].removeprefix("/bin/") for p in self.processes.values()]
@@ -316,7 +345,8 @@ class Stage:
         """Give back what is open; whatever the loop has reported is a failure."""
         for service in list(self.supervisor.services.values()):
             service.close()
-        self.loop.close()
+        for loop in self._loops:
+            loop.close()
 
 
 NOTIFY = Probe(kind="notify")
