@@ -12,6 +12,9 @@ from atlasd.services.signals import signal_name
 
 KEEP_BYTES = 2 * 1024 * 1024
 """A service's file of records is begun anew at this size; the one before it is kept."""
+COUNTS_BYTES = 256 * 1024
+"""Of the end of each file, from which the counts are taken up again: fifty services that crash at
+once after a boot must not keep the loop busy with what happened long ago."""
 LAST_LINES = 20
 
 _VARYING = re.compile(r"0x[0-9a-fA-F]+|[0-9a-fA-F]{8,}|\d+")
@@ -40,7 +43,7 @@ class CrashFile:
         if self._counts is None:
             self._counts = {}
             for path in (self.path + ".1", self.path):
-                for record in read(path):
+                for record in read(path, last=COUNTS_BYTES):
                     key = str(record.get("fingerprint"))
                     count = record.get("count")
                     self._counts[key] = count if isinstance(count, int) else 1
@@ -66,11 +69,13 @@ class CrashFile:
         return full
 
 
-def read(path: str) -> list[dict[str, object]]:
-    """The records in a file, oldest first; torn lines are passed over."""
+def read(path: str, *, last: int | None = None) -> list[dict[str, object]]:
+    """The records in a file, oldest first, or those in its last bytes; torn lines are left out."""
     found = []
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
+        with open(path, "rb") as file:
+            if last is not None:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - last))
             for line in file:
                 try:
                     record = json.loads(line)
