@@ -124,6 +124,24 @@ class ServicesProcess:
             return False
         return True
 
+    def dismiss(self, target: Path) -> None:
+        """End the role that `ensure` started, after a start that failed; unless it has work.
+
+        `target` is the file in which it keeps what is to run. With one it may have taken over
+        services that have run for long, which are not ours to end.
+        """
+        if self._child is None or self.found:
+            return
+        if target.exists():
+            _log.warning(
+                "the services role (pid %s) stays, with the services that it was told to run "
+                "before: the next atlasd takes them over, and `kill %s` stops them",
+                self.pid, self.pid,
+            )  # fmt: skip
+            return
+        self._ending = True
+        self._child.terminate()
+
     def _over(self) -> bool:
         return self._ending or self.over()
 

@@ -197,7 +197,7 @@ def advice(
     if troubled:
         found.append(f"`atlasctl logs {name} --lines 50` shows what it wrote before it ended.")
     if Reason.SPAWN in reasons:
-        found.append(f"See that the command of [services.{name}] exists and may be executed.")
+        found.append(_advice_on_spawn(name, [i["detail"] for i in service["instances"]]))
     if Reason.OOM_KILL in reasons:
         found.append(f"Raise limits.memory of [services.{name}], or find what eats the memory.")
     if Reason.START_TIMEOUT in reasons:
@@ -302,3 +302,12 @@ def _moment(wall: float, now: float) -> str:
     if when.date() == today.date():
         return f"{when:%H:%M:%S}Z"
     return f"{when:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _advice_on_spawn(name: str, details: Sequence[str]) -> str:
+    """What to look at when a program could not even be started."""
+    if any(detail.startswith("pre_start ") for detail in details):
+        return f"Run the pre_start commands of [services.{name}] by hand, as its user."
+    if any(detail.startswith("socket ") for detail in details):
+        return f"See who has the address of [services.{name}.sockets]: `ss -lptn`, `ss -lpxn`."
+    return f"See that the command of [services.{name}] exists and may be executed."

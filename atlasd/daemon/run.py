@@ -47,7 +47,11 @@ async def run_role(ground: Ground, stop: Stop) -> None:
         services = group.create_task(child.ensure(), name="services role's start")
         group.create_task(core_role(ground, stop, core_over, core_up.set_result), name="core role")
         # Should core fail before it is up, the group ends this wait and everything else.
-        core = await core_up
+        try:
+            core = await core_up
+        except asyncio.CancelledError:
+            child.dismiss(Path(ground.paths.run, "services", "target.json"))
+            raise
         pid = await services
         _log.info("services role %s, pid %d", "found" if child.found else "started", pid)
         child.over = lambda: core.stopping

@@ -505,6 +505,15 @@ def test_a_services_role_that_cannot_start_is_explained(host: Atlas) -> None:
     assert "services-role.log" in output
 
 
+def test_a_start_that_fails_leaves_no_services_role_behind(host: Atlas) -> None:
+    host.configure(sleepers(host, "web"))
+    Path(host.paths.control_socket).mkdir(parents=True)
+    daemon = host.start()
+    assert daemon.wait(60) != 0
+    assert "is in the way" in host.output()
+    until(lambda: not host.marked(), "the services role to end")
+
+
 def test_listening_sockets_outlive_the_services_role_in_cores_hands(host: Atlas) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

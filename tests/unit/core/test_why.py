@@ -85,6 +85,16 @@ def test_backoff_says_what_comes_and_what_can_be_done() -> None:
     [
         (service("web", instance(state="stopped"), wanted="down"), "atlasctl start web"),
         (service("web", instance(state="failed", reason="spawn")), "exists and may be executed"),
+        (
+            service(
+                "web", instance(state="backoff", reason="spawn", detail="pre_start sh: code 4")
+            ),
+            "pre_start commands",
+        ),
+        (
+            service("web", instance(state="backoff", reason="spawn", detail="socket a: in use")),
+            "ss -lptn",
+        ),
         (service("web", instance(state="backoff", reason="oom-kill")), "limits.memory"),
         (
             service("web", instance(state="waiting"), waiting_for=["db"]),
