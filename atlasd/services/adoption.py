@@ -229,6 +229,7 @@ def _take_process(
     machine.health = health
     if machine.state is state:  # that it was adopted is no change of its state
         _restore_since(unit, record)
+    unit.attendants.stored.take_back()
     unit.attendants.relisten(machine.spec)
     unit.attendants.attend(health=health)
     if state is Lifecycle.STOPPING:

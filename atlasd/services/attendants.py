@@ -10,13 +10,12 @@ from atlasd.services.probes import Prober
 from atlasd.services.probing import OnVerdict, Verdict
 from atlasd.services.readiness import LogProbe, ReadyPipe, UptimeProbe
 from atlasd.services.spec import Probe, ServiceSpec
+from atlasd.services.stored import Stored
 from atlasd.states import Health, Lifecycle, Reason, Wanted
 
 if TYPE_CHECKING:
     from atlasd.services.unit import Unit
 
-STORED_MAX = 64
-"""Descriptors that a program may store with us (FDSTORE=1)."""
 ASKED = ("tcp", "http", "exec", "file")
 
 
@@ -32,23 +31,13 @@ class Attendants:
         self._watchdog: Timer | None = None
         self._watchdog_seconds = 0.0
         self._alive_at = 0.0
-        self.stored: list[tuple[str, int]] = []
+        self.stored = Stored(unit.effects.held, unit.service.name, unit.index)
         self.refused_messages = 0
 
     @property
     def notify_path(self) -> str | None:
         """What NOTIFY_SOCKET is to be; null when the service doesn't speak."""
         return self._socket.address if self._socket is not None else None
-
-    @property
-    def stored_names(self) -> list[str]:
-        """Names of the descriptors that an earlier process stored."""
-        return [name for name, _ in self.stored]
-
-    @property
-    def stored_fds(self) -> list[int]:
-        """Those descriptors."""
-        return [fd for _, fd in self.stored]
 
     # ------------------------------------------------------------------ beginning and end
 
@@ -145,9 +134,7 @@ class Attendants:
         """The instance is no more."""
         self.dismiss()
         self._close_socket()
-        for _, fd in self.stored:
-            os.close(fd)
-        self.stored.clear()
+        self.stored.close()
 
     # ------------------------------------------------------------------ readiness
 
@@ -343,17 +330,10 @@ class Attendants:
     def _keep_descriptors(self, message: Message) -> None:
         said = message.notification
         if said.fd_store_remove:
-            for name, fd in [s for s in self.stored if s[0] == said.fd_name]:
-                os.close(fd)
-                self.stored.remove((name, fd))
+            self.stored.remove(said.fd_name)
         if said.fd_store:
-            kept, message.fds[:] = message.fds[:STORED_MAX], message.fds[STORED_MAX:]
-            for fd in kept:
-                os.set_inheritable(fd, False)
-                self.stored.append((said.fd_name or "stored", fd))
-            for _, fd in self.stored[STORED_MAX:]:
-                os.close(fd)
-            del self.stored[STORED_MAX:]
+            kept = self.stored.keep(said.fd_name or "stored", list(message.fds))
+            del message.fds[:kept]  # the rest is closed by whoever has received it
 
     # ------------------------------------------------------------------ watchdog
 

@@ -107,6 +107,10 @@ class Held:
         """Whether a peer has given back something of this name that nobody has taken."""
         return name in self._offered
 
+    def offered(self, prefix: str) -> list[str]:
+        """The names with this beginning under which something waits to be taken, sorted."""
+        return sorted(name for name in self._offered if name.startswith(prefix))
+
     def when_offered(self, callback: Callable[[], object]) -> None:
         """Call once after the next `offer`."""
         self._waiting.append(callback)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from atlasd.services.cgroup import Cgroup
-from atlasd.services.spawn import DEFAULT_PATH, Account, Launch
+from atlasd.services.spawn import DEFAULT_PATH, Account, Launch, SpawnError
 from atlasd.services.spec import ServiceSpec
 
 LISTEN_FDS_START = 3
@@ -76,10 +76,19 @@ def launch(
     sockets: Sequence[int] = (),
     ready_fd: int | None = None,
 ) -> Launch:
-    """All that one instance's program is started with."""
+    """All that one instance's program is started with.
+
+    Raises `SpawnError` when two descriptors would have the same number.
+    """
     fds = {0: stdio[0], 1: stdio[1], 2: stdio[2]}
     fds |= {LISTEN_FDS_START + i: fd for i, fd in enumerate(sockets)}
     if ready_fd is not None and spec.ready is not None:
+        if spec.ready.fd in fds:
+            raise SpawnError(
+                f"ready = {{ fd = {spec.ready.fd} }}: that descriptor is "
+                + ("a standard one" if spec.ready.fd < LISTEN_FDS_START else "one of the sockets")
+                + f", which go up to {max(fds)}"
+            )
         fds[spec.ready.fd] = ready_fd
     return Launch(
         argv=tuple(with_index(a, index) for a in spec.command),

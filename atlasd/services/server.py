@@ -247,7 +247,7 @@ class Server:
         names = [str(n) for n in names] if isinstance(names, list) else []
         fds = connection.take_descriptors(len(names))
         taken = self.supervisor.effects.held.offer(dict(zip(names, fds, strict=False)))
-        self.supervisor.take_back_sockets()
+        self.supervisor.take_back()
         return {"taken": taken}
 
     def _do_upgrade(self, connection: Connection, body: Body) -> None:

@@ -215,10 +215,12 @@ class Supervisor:
         else:
             self._cannot_keep = False
 
-    def take_back_sockets(self) -> None:
-        """A peer has given descriptors back: the listening sockets among them are needed."""
+    def take_back(self) -> None:
+        """A peer has given descriptors back: take those that nobody asks for by himself."""
         for service in self.services.values():
             service.take_back_sockets()
+            for unit in service.units.values():
+                unit.attendants.stored.take_back()
 
     # ------------------------------------------------------------------ single services
 

@@ -169,6 +169,9 @@ class Unit:
         who = spawn.account(spec.user, spec.group)
         self.uid = who.uid if who is not None else os.geteuid()
         sockets = self.service.listening()
+        self.attendants.stored.take_back()
+        if spec.ready is None or spec.ready.kind != "fd":  # whose number they could come upon
+            sockets += self.attendants.stored.entries()
         self._enter_cgroup(spec)
         self.output.own(self.uid)
         ready_fd = self.attendants.prepare(spec, self.uid)
@@ -178,7 +181,7 @@ class Unit:
             invocation=self.invocation,
             account=who,
             notify_path=self.attendants.notify_path,
-            socket_names=[name for name, _ in sockets] + self.attendants.stored_names,
+            socket_names=[name for name, _ in sockets],
         )
         out, err = self.output.child_ends()
         self.pid = None
@@ -192,7 +195,7 @@ class Unit:
                     account=who,
                     cgroup=self.cgroup,
                     stdio=(self.effects.null, out, err),
-                    sockets=[fd for _, fd in sockets] + self.attendants.stored_fds,
+                    sockets=[fd for _, fd in sockets],
                     ready_fd=ready_fd,
                 )
             )

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,7 @@ def test_timers_fire_in_their_order_but_for_those_taken_back(
 ) -> None:
     ground = Ground()
     timers = [
-        ground.loop.call_later(d, lambda i=i: ground.done.append(i)) for i, d in enumerate(delays)
+        ground.loop.call_later(d, partial(ground.done.append, i)) for i, d in enumerate(delays)
     ]
     for i in cancelled:
         if i < len(timers):
@@ -101,14 +102,14 @@ def test_whoever_raises_costs_only_himself(ground: Ground) -> None:
 def test_a_descriptor_that_an_earlier_callback_has_forgotten_is_not_called(ground: Ground) -> None:
     pipes = [os.pipe() for _ in range(2)]
 
-    def called(mine: int) -> None:
+    def called(mine: int, _mask: int) -> None:
         ground.done.append(mine)
         for read, _ in pipes:
             ground.loop.unwatch(read)
 
     for read, write in pipes:
         os.write(write, b"x")
-        ground.loop.watch(read, lambda _mask, mine=read: called(mine))
+        ground.loop.watch(read, partial(called, read))
     ground.turn()
     ground.turn()
     assert len(ground.done) == 1
