@@ -166,3 +166,23 @@ def configure(
     root.setLevel(logging.WARNING)
     logging.getLogger("atlasd").setLevel(LEVELS[level])
     logging.raiseExceptions = False
+
+
+class _OneLine(logging.Filter):
+    """Takes tracebacks off: what is no HTTP is the peer's mistake and not atlasd's."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            fault = record.exc_info[1]
+            record.msg, record.args = "a request that is no HTTP: %s", (type(fault).__name__,)
+            record.exc_info = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+def protocol_log(name: str) -> logging.Logger:
+    """The log for a library that serves HTTP, of what it refuses before any handler of ours."""
+    log = logging.getLogger(name)
+    if not log.filters:
+        log.addFilter(_OneLine())
+    return log

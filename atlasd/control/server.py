@@ -37,6 +37,7 @@ from atlasd.control.wire import (
     Right,
 )
 from atlasd.errors import AtlasError, nearest
+from atlasd.logs import protocol_log
 
 Answer = BaseModel | str
 Lines = AsyncIterator[BaseModel | bytes]
@@ -172,7 +173,7 @@ class ControlServer:
             # A hundred services can be named in one query.
             max_line_size=LINE_LIMIT,
             max_field_size=LINE_LIMIT,
-            logger=_protocol_log(),
+            logger=protocol_log("atlasd.control.http"),
         )
         listening = self._socket.open()
         try:
@@ -362,25 +363,6 @@ def _failure(error: AtlasError) -> web.Response:
     return web.Response(
         status=error.kind.status, body=body.encode(), content_type="application/json"
     )
-
-
-class _OneLine(logging.Filter):
-    """Takes tracebacks off: what is no HTTP is the peer's mistake and not atlasd's."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info:
-            fault = record.exc_info[1]
-            record.msg, record.args = "a request that is no HTTP: %s", (type(fault).__name__,)
-            record.exc_info = None
-            record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True
-
-
-def _protocol_log() -> logging.Logger:
-    log = logging.getLogger("atlasd.control.http")
-    if not log.filters:
-        log.addFilter(_OneLine())
-    return log
 
 
 async def _name_ourselves(request: web.Request, response: web.StreamResponse) -> None:

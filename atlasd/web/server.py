@@ -12,6 +12,7 @@ from aiohttp import web
 
 from atlasd.control.client import Client
 from atlasd.errors import AtlasError
+from atlasd.logs import protocol_log
 from atlasd.web import health
 from atlasd.web.metrics import MEDIA as METRICS_MEDIA
 from atlasd.web.metrics import ApiMetrics
@@ -87,7 +88,13 @@ class ApiServer:
         app.router.add_get("/health/ready", self._ready)
         app.router.add_get("/health/services/{service}", self._service)
         app.router.add_get("/metrics", self._scrape)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, keepalive_timeout=30.0)
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=2.0,
+            keepalive_timeout=30.0,
+            logger=protocol_log("atlasd.web.http"),
+        )
         await runner.setup()
         try:
             await web.TCPSite(runner, self._host, self._port).start()

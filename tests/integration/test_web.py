@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -92,6 +93,17 @@ def test_what_is_not_there_is_404_with_a_hint(host: Atlas) -> None:
     assert "did you mean 'web'" in body["error"]["hint"]
     status, body = host.http_json("/nowhere")
     assert (status, body["error"]["code"]) == (404, "operation.unknown")
+
+
+def test_what_is_no_http_is_refused_in_one_line_of_the_log(host: Atlas) -> None:
+    host.up()
+    host.http("/health/live")
+    address, _, port = Path(host.paths.run, "api.address").read_text().strip().rpartition(":")
+    with socket.create_connection((address, int(port)), timeout=30) as peer:
+        peer.sendall(b"GET / HTTP/9.9\r\n\r\n")
+        assert peer.recv(100).startswith((b"HTTP/1.0 400", b"HTTP/1.1 400"))
+    until(lambda: "a request that is no HTTP" in host.output(), "a line in the log")
+    assert "Traceback" not in host.output()
 
 
 def test_a_stranger_hears_the_verdict_and_nothing_else(host: Atlas) -> None:
