@@ -293,6 +293,13 @@ def _services(snapshot: SnapshotBody) -> list[Metric]:
             snapshot["output_bytes_total"],
         ),
         _single(
+            "counter",
+            "atlasd_output_lost_bytes_total",
+            "Bytes of output that were lost because they could not be written.",
+            # A services role of an older version does not say.
+            snapshot.get("output_lost_bytes_total", 0),
+        ),
+        _single(
             "gauge",
             "atlasd_restart_budget_tokens",
             "Restarts after failures that the host would bear at this moment.",

@@ -107,6 +107,8 @@ class SnapshotBody(TypedDict):
     next_seq: int
     budget_tokens: float
     output_bytes_total: int
+    output_lost_bytes_total: int
+    """Bytes of output that could not be written, because the disk was full."""
     spawns_total: int
     services: list[ServiceStatus]
 

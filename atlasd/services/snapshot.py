@@ -27,6 +27,7 @@ def take(supervisor: Supervisor, names: Sequence[str] | None = None) -> Snapshot
         "next_seq": supervisor.journal.next_seq,
         "budget_tokens": supervisor.budget.tokens(supervisor.clock.monotonic()),
         "output_bytes_total": supervisor.effects.capture.bytes_total,
+        "output_lost_bytes_total": supervisor.effects.capture.lost_bytes,
         "spawns_total": supervisor.spawns_total,
         "services": [_service(s, sessions) for s in chosen],
     }

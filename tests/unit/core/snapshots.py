@@ -67,6 +67,7 @@ def snapshot(*services: ServiceStatus) -> SnapshotBody:
         "next_seq": 1,
         "budget_tokens": 50.0,
         "output_bytes_total": 10,
+        "output_lost_bytes_total": 3,
         "spawns_total": 2,
         "services": list(services),
     }

@@ -79,6 +79,12 @@ def test_restarts_add_up_over_their_reasons() -> None:
     assert found[("reason", "signal"), ("service", "web")] == 2
 
 
+def test_output_that_was_lost_is_told_beside_what_was_captured() -> None:
+    text = scrape(HOST)
+    assert samples(text, "atlasd_output_bytes_total") == {(): 10.0}
+    assert samples(text, "atlasd_output_lost_bytes_total") == {(): 3.0}
+
+
 def test_what_is_not_known_is_left_out() -> None:
     text = scrape(HOST)
     memory = samples(text, "atlasd_service_memory_bytes")

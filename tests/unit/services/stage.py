@@ -354,6 +354,7 @@ NOTIFY = Probe(kind="notify")
 
 class _NoCapture:
     bytes_total = 0
+    lost_bytes = 0
 
     def set_policy(self, policy: HostPolicy) -> None:
         pass
