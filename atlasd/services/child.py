@@ -116,11 +116,17 @@ _caught = False
 
 
 def catch_ignored() -> None:
-    """Catch the signals that Python ignores, so that exec itself resets them for programs."""
+    """Leave no signal ignored, so that exec itself gives programs the defaults.
+
+    Those that Python ignores are caught; what a shell ignores for what it starts in the background
+    (INT and QUIT) has its default back.
+    """
     global _caught  # noqa: PLW0603  one process, one set of signal handlers
     _caught = True
-    for number in IGNORED_BY_PYTHON:
-        signal.signal(number, lambda *_: None)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            caught = number in IGNORED_BY_PYTHON
+            signal.signal(number, (lambda *_: None) if caught else signal.SIG_DFL)
 
 
 def _join(path: str) -> None:
