@@ -25,7 +25,7 @@ Figures = dict[str, float]
 class Scale:
     """How long and how much: full, or `--quick`."""
 
-    kills: int = 60
+    kills: int = 40
     many: int = 200
     status_calls: int = 20
     idle_seconds: float = 60
