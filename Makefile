@@ -40,11 +40,12 @@ test: setup ## everything: lint, types, then every test
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: setup ## lint, layout and types
+check: setup ## lint, layout, types and who imports whom
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	cd etc/demo && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py
+	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 format: setup ## lay the code out
 	$(BIN)/ruff format
