@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from atlasd.services.crash import CrashFile
 from atlasd.services.plan import Present
-from atlasd.services.sockets import SocketError, adopt_socket, open_socket
+from atlasd.services.sockets import SocketError, adjust_socket, adopt_socket, open_socket
 from atlasd.services.spec import ServiceSpec, Socket
 from atlasd.services.unit import Unit
 from atlasd.states import SETTLED, Health, Lifecycle, Wanted, worst
@@ -37,10 +37,9 @@ class Service:
     def define(self, spec: ServiceSpec) -> None:
         """Take a new definition; running processes are not touched by it."""
         self.removed = False
-        if {s.name: s for s in spec.sockets} != {s.name: s for s in self.spec.sockets}:
-            kept = {s.name for s in spec.sockets if s in self.spec.sockets}
-            self._close_sockets(set(self.sockets) - kept)
-        self.spec = spec
+        before, self.spec = self.spec, spec
+        if before.sockets != spec.sockets:
+            self._redefine_sockets(before)
         self.digest = spec.digest()
 
     def unit(self, index: int) -> Unit:
@@ -92,10 +91,21 @@ class Service:
     def _held_name(self, declared: Socket) -> str:
         return f"socket/{self.name}/{declared.name}"
 
-    def _close_sockets(self, names: set[str]) -> None:
-        for name in names:
-            self.supervisor.effects.held.drop(f"socket/{self.name}/{name}")
-            self.sockets.pop(name).close()
+    def _redefine_sockets(self, before: ServiceSpec) -> None:
+        # An address that stays is listened on without a pause, by whatever name: to open it anew
+        # would be refused as long as one of several instances still has it.
+        known = {s.address: s.name for s in before.sockets if s.name in self.sockets}
+        kept = [(s, known.pop(s.address)) for s in self.spec.sockets if s.address in known]
+        moved = [(s, self._let_go(name)) for s, name in kept]
+        for name in list(self.sockets):
+            self._let_go(name).close()
+        for declared, opened in moved:
+            adjust_socket(opened, declared)
+            self._keep(declared, opened)
+
+    def _let_go(self, name: str) -> socket.socket:
+        self.supervisor.effects.held.drop(f"socket/{self.name}/{name}")
+        return self.sockets.pop(name)
 
     # ------------------------------------------------------------------ what others ask
 
@@ -168,6 +178,7 @@ class Service:
 
     def close(self) -> None:
         """Give everything back; the service is no more."""
-        self._close_sockets(set(self.sockets))
+        for name in list(self.sockets):
+            self._let_go(name).close()
         for unit in self.units.values():
             unit.close()

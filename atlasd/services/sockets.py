@@ -102,6 +102,17 @@ def adopt_socket(fd: int, spec: Socket) -> socket.socket | None:
     return found
 
 
+def adjust_socket(opened: socket.socket, spec: Socket) -> None:
+    """Give an open socket what a new declaration of the same address says otherwise."""
+    try:
+        if opened.type == socket.SOCK_STREAM:
+            opened.listen(spec.backlog)
+        if opened.family == socket.AF_UNIX:
+            os.chmod(opened.getsockname(), spec.mode)
+    except OSError:
+        pass  # its file was taken away meanwhile: who can connect still can
+
+
 def _is_of(found: socket.socket, address: str) -> bool:
     url = urlsplit(address)
     stream = url.scheme in ("tcp", "unix")

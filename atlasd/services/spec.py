@@ -235,7 +235,7 @@ RESTART_FIELDS = (
     "watchdog",
 )
 """Fields of `ServiceSpec` that only a new process can have; so are the limits that are rlimits,
-and a readiness of kind notify or fd, which the program is told of in its environment."""
+and a readiness or reload of kind notify or fd, which the program is told of in its environment."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -259,6 +259,8 @@ def _digest(spec: ServiceSpec) -> str:
     body["rlimits"] = {k: v for k, v in limits.items() if k not in ("memory", "cpu", "tasks")}
     if spec.ready is not None and spec.ready.kind in ("notify", "fd"):
         body["ready"] = [spec.ready.kind, spec.ready.fd]
+    if spec.reload.kind == "notify":  # it must have been told where to speak
+        body["reload"] = spec.reload.kind
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -343,6 +345,7 @@ def _convert(hint: object, value: object, where: str) -> object:
         return {str(k): str(v) for k, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and value is True)):
+    number = hint is int and isinstance(value, bool)  # which Python takes for one
+    if isinstance(hint, type) and (not isinstance(value, hint) or number):
         raise ValueError(f"{where}: expected {hint.__name__}, not {type(value).__name__}")
     return value
