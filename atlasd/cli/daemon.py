@@ -1,6 +1,7 @@
 """`atlasctl version|shutdown|upgrade`: the daemon itself."""
 
 import time
+from pathlib import Path
 
 import click
 
@@ -88,7 +89,7 @@ def _intention(names: list[str], *, keep_services: bool) -> str:
 
 @click.command()
 @common
-@click.argument("executable", required=False, type=click.Path(exists=True, resolve_path=True))
+@click.argument("executable", required=False, type=click.Path(exists=True))
 @pass_session
 def upgrade(session: Session, executable: str | None) -> None:
     """Replace the program of the services role in place; the services run on.
@@ -96,6 +97,9 @@ def upgrade(session: Session, executable: str | None) -> None:
     EXECUTABLE is the Python interpreter of the new atlasd; by default the present one. If the new
     program does not come up, the old one takes its place again.
     """
+    if executable is not None:
+        # Absolute, but no link is followed: an environment's interpreter is known by its place.
+        executable = str(Path(executable).absolute())
     body = session.client(timeout=120.0).call(
         "services-role.upgrade", **options(executable=executable)
     )

@@ -335,4 +335,11 @@ class Reports:
                 f"the services role has not come back within {UPGRADE_TIMEOUT:g} s",
                 hint="its services run on; see its log",
             ) from None
+        if hello.last_upgrade.get("ok") is False:
+            raise AtlasError(
+                "services.upgrade",
+                "the new program did not come up, and the one before has taken its place again: "
+                f"{hello.last_upgrade.get('detail')}",
+                hint="no service was touched; the log of the services role tells more",
+            )
         return {"version": hello.version, "pid": hello.pid}

@@ -37,11 +37,15 @@ class Adopted:
     adopted: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     not_ours: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """Neither of these: a fault of the record, or of this program."""
 
     def __str__(self) -> str:
         text = f"{len(self.adopted)} adopted, {len(self.ended)} had ended meanwhile"
         if self.not_ours:
             text += f", not provably ours: {', '.join(self.not_ours)}"
+        if self.failed:
+            text += f", could not be taken over: {', '.join(self.failed)}"
         return text
 
 
@@ -78,6 +82,7 @@ def _take_over_service(service: Service, records: Records, report: Adopted) -> N
         try:
             _take_over(unit, record, report)
         except Exception:  # noqa: BLE001  one bad record must not cost the others their adoption
+            report.failed.append(f"{service.name}.{index}")
             unit.loop.report(f"{service.name}.{index}: {traceback.format_exc()}")
             unit.machine.restore(
                 Lifecycle.LOST, Reason.ADOPTED, "it could not be taken over, see the log"
@@ -214,7 +219,6 @@ def _take_process(
         report.ended.append(name)
         _await_exit(unit, record, pid, state, stranger=stranger)
         return
-    report.adopted.append(name)
     unit.adopt_process(pid, pidfd, is_child=own_child)
     now, machine = unit.now, unit.machine
     started = record.get("started_at")
@@ -235,6 +239,7 @@ def _take_process(
     if state is Lifecycle.STOPPING:
         _go_on_stopping(unit, record)
     unit.write_record()
+    report.adopted.append(name)
 
 
 def _go_on_stopping(unit: Unit, record: Mapping[str, object]) -> None:

@@ -39,6 +39,8 @@ class Hello:
     """Identifies the process beside its pid: a start time, as the role writes it."""
     next_seq: int
     capabilities: Mapping[str, object] = field(default_factory=dict)
+    last_upgrade: Mapping[str, object] = field(default_factory=dict)
+    """What came of the last upgrade in place, `ok` and `detail`; empty when there was none."""
 
     @property
     def identity(self) -> str:
@@ -200,6 +202,7 @@ class ServicesClient:
             started=str(body.get("started", "")),
             next_seq=int(body.get("next_seq", 0)),
             capabilities=dict(body.get("capabilities") or {}),
+            last_upgrade=dict(body.get("last_upgrade") or {}),
         )
         if self._given_back_to != hello.identity:
             await self._give_back(connection)

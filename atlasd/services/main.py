@@ -147,9 +147,7 @@ def run(where: paths.Paths, options: Options) -> int:
     loop.on_signal(signal.SIGCHLD, reap)
     loop.on_signal(signal.SIGTERM, stop)
     loop.on_signal(signal.SIGINT, stop)
-    adopted = adoption.adopt(supervisor)
-    if supervisor.services:
-        say(f"taking over: {adopted}")
+    _adopt(supervisor)
     listener = _listen(where.services_socket)
 
     def upgrade_now(executable: str | None, refused: Callable[[AtlasError], object]) -> None:
@@ -193,6 +191,14 @@ def run(where: paths.Paths, options: Options) -> int:
         effects.cgroups.leave()
     loop.close()
     return EXIT_OK
+
+
+def _adopt(supervisor: Supervisor) -> None:
+    adopted = adoption.adopt(supervisor)
+    if adopted.failed and upgrade.under_way():
+        upgrade.fall_back(f"could not take over {', '.join(adopted.failed)}")
+    if supervisor.services:
+        say(f"taking over: {adopted}")
 
 
 def _open_standard_descriptors() -> None:

@@ -29,6 +29,7 @@ FORMAT = 1
 READS = (1,)
 DEADLINE = 20.0
 """Seconds in which the new program must have adopted everything."""
+GRACE = 10.0
 PREFLIGHT = 15.0
 _KEPT = ("services", "")
 """Parts of the package that the role consists of: its own folder, and the leaves."""
@@ -40,15 +41,20 @@ class State:
 
     version: str
     descriptors: dict[str, int]
+    files: dict[str, str]
+    """What each of them was open on, so that a number that was used anew is told apart."""
     lock: int | None
     old: tuple[str, str, tuple[str, ...]]
     """Interpreter, folder of its code, arguments: what is executed again if all goes wrong."""
+    environment: dict[str, str]
+    """Of the predecessor."""
     returned: str
     """Why the program that was to replace this one did not come up; empty on the way there."""
     fd: int
 
 
 _current: State | None = None
+_code_is_kept = False
 last: dict[str, object] = {}
 """What came of the last upgrade, for `hello`: `{"ok": bool, "detail": str}`, or empty."""
 
@@ -59,16 +65,20 @@ def preflight_answer() -> str:
 
 
 def keep_code(run_dir: str) -> None:
-    """Copy the role's own code aside, while the disk still has it."""
+    """Copy the role's own code aside, while the disk still has it; once is enough."""
+    global _code_is_kept  # noqa: PLW0603  one process, one program
     source = os.path.dirname(os.path.abspath(atlasd.__file__))
     target = _code_dir(run_dir)
-    shutil.rmtree(target, ignore_errors=True)
-    for part in _KEPT:
-        folder = os.path.join(target, "atlasd", part)
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        for name in os.listdir(os.path.join(source, part)):
-            if name.endswith(".py"):
-                shutil.copyfile(os.path.join(source, part, name), os.path.join(folder, name))
+    # Who was returned to runs from the copy, and must not remove it.
+    if not _code_is_kept and source != os.path.join(os.path.abspath(target), "atlasd"):
+        shutil.rmtree(target, ignore_errors=True)
+        for part in _KEPT:
+            folder = os.path.join(target, "atlasd", part)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            for name in os.listdir(os.path.join(source, part)):
+                if name.endswith(".py"):
+                    shutil.copyfile(os.path.join(source, part, name), os.path.join(folder, name))
+    _code_is_kept = True
 
 
 def _code_dir(run_dir: str) -> str:
@@ -133,6 +143,7 @@ def _become(
     arguments: Sequence[str],
     lock: int,
 ) -> None:
+    keep_code(run_dir)
     for service in supervisor.services.values():
         for unit in service.units.values():
             unit.write_record()
@@ -142,17 +153,23 @@ def _become(
         "format": FORMAT,
         "version": atlasd.__version__,
         "descriptors": descriptors,
+        "files": {name: _file(fd) for name, fd in descriptors.items()},
         "lock": lock,
         "old": [sys.executable, _code_dir(run_dir), list(arguments)],
+        "environment": dict(os.environ),
         "returned": "",
     }
     fd = _sealed(body)
     for kept in (*descriptors.values(), lock, fd):
         os.set_inheritable(kept, True)
     signal.set_wakeup_fd(-1)
+    # It outlives execve: a program that hangs before it can help itself is ended by the kernel,
+    # and whoever starts the role again has it adopt.
+    signal.setitimer(signal.ITIMER_REAL, DEADLINE + GRACE)
     try:
         os.execve(program, [*command, "--resume-fd", str(fd)], dict(os.environ))
     except OSError:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for kept in (*descriptors.values(), lock):
             os.set_inheritable(kept, False)
         os.close(fd)
@@ -180,12 +197,22 @@ def read_state(fd: int) -> State:
         version=body["version"],
         descriptors={str(k): int(v) for k, v in body["descriptors"].items()},
         lock=body["lock"],
+        files=dict(body.get("files", {})),
         old=(executable, code, tuple(arguments)),
+        environment=dict(body.get("environment", os.environ)),
         returned=body["returned"],
         fd=fd,
     )
-    os.set_inheritable(fd, False)
+    for ours in (fd, *([state.lock] if state.lock is not None else [])):
+        os.set_inheritable(ours, False)
     if state.returned:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        # The way to the copy of the code was for this start only: the next upgrade looks where
+        # the one before has looked.
+        os.environ.pop("PYTHONPATH", None)
+        if "PYTHONPATH" in state.environment:
+            os.environ["PYTHONPATH"] = state.environment["PYTHONPATH"]
+        os.close(fd)
         last.update(ok=False, detail=state.returned)
         return state
     if body["format"] not in READS:
@@ -224,8 +251,12 @@ def fall_back(why: str) -> NoReturn:
     executable, code, arguments = _current.old
     # Names whose descriptor this program has closed or replaced are left out: adoption finds the
     # processes by their records, and opens pipes by their paths.
-    descriptors = {n: fd for n, fd in _current.descriptors.items() if _is_open(fd)}
-    lock = _current.lock if _current.lock is not None and _is_open(_current.lock) else None
+    descriptors = {
+        name: fd
+        for name, fd in _current.descriptors.items()
+        if _file(fd) == _current.files.get(name) != ""
+    }
+    lock = _current.lock if _current.lock is not None and _file(_current.lock) else None
     fd = _sealed(
         {
             "format": FORMAT,
@@ -233,12 +264,13 @@ def fall_back(why: str) -> NoReturn:
             "descriptors": descriptors,
             "lock": lock,
             "old": [executable, code, list(arguments)],
+            "environment": _current.environment,
             "returned": why,
         }
     )
     for kept in (*descriptors.values(), fd, *([lock] if lock is not None else [])):
         os.set_inheritable(kept, True)
-    env = dict(os.environ)
+    env = dict(_current.environment)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [code, env.get("PYTHONPATH", "")]))
     os.execve(
         executable,
@@ -247,9 +279,10 @@ def fall_back(why: str) -> NoReturn:
     )
 
 
-def _is_open(fd: int) -> bool:
+def _file(fd: int) -> str:
+    """What a descriptor is open on; empty when it isn't."""
     try:
-        os.fstat(fd)
+        found = os.fstat(fd)
     except OSError:
-        return False
-    return True
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"

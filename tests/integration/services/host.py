@@ -91,6 +91,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def environment(pid: int) -> dict[str, str]:
+    """The environment that a process was executed with."""
+    words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(word.decode().split("=", 1) for word in words if word)
+
+
 class Host:
     """Start it, break it, ask it; `close` ends everything that it has ever started."""
 
