@@ -189,6 +189,16 @@ def test_a_failing_pre_start_fails_the_start(host: Host) -> None:
     assert web["detail"] == "pre_start sh: exit code 4: no database"
     assert host.running("mark") == []
     assert "no database" in host.ctl("why", "web").stdout
+    until(lambda: "no database" in host.lines("web"))
+
+
+def test_what_a_hook_says_stands_in_the_log_before_what_the_program_says(host: Host) -> None:
+    migration = "sh -c 'for i in $(seq 20000); do echo migrated table number $i; done; printf end'"
+    host.start({"web": {"command": "sh -c 'echo serving; sleep 1000'", "pre_start": [migration]}})
+    host.wait_for("web")
+    until(lambda: "serving" in host.lines("web"))
+    lines = host.lines("web")
+    assert lines == [*(f"migrated table number {i}" for i in range(1, 20001)), "end", "serving"]
 
 
 def test_a_hook_that_takes_too_long_is_ended_with_what_it_started(host: Host) -> None:
