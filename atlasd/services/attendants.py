@@ -128,7 +128,7 @@ class Attendants:
             self._unit.machine.health = Health.UNKNOWN
             if self._unit.machine.state is not Lifecycle.STARTING:
                 self._start_live(spec, Health.UNKNOWN)
-        self._unit.supervisor.changed(self._unit.service.name)
+        self._unit.supervisor.dependencies.changed(self._unit.service.name)
 
     def close(self) -> None:
         """The instance is no more."""
@@ -199,7 +199,7 @@ class Attendants:
             unit.output.tap(None)
         if machine.state in (Lifecycle.RUNNING, Lifecycle.RELOADING):
             unit.traffic_may_differ(verdict.result.detail)
-            unit.supervisor.changed(unit.service.name)
+            unit.supervisor.dependencies.changed(unit.service.name)
 
     # ------------------------------------------------------------------ liveness
 
@@ -225,7 +225,7 @@ class Attendants:
             new=verdict.health.value,
             detail=verdict.result.detail,
         )
-        unit.supervisor.changed(unit.service.name)
+        unit.supervisor.dependencies.changed(unit.service.name)
         if verdict.health is Health.FAIL:
             probe = machine.spec.live
             count = probe.fail_after if probe is not None else 0
@@ -288,11 +288,11 @@ class Attendants:
         if said.stopping:
             machine.unready()
             unit.traffic_may_differ("the program says STOPPING=1")
-            unit.supervisor.changed(unit.service.name)
+            unit.supervisor.dependencies.changed(unit.service.name)
         if said.ready:
             machine.ready(unit.now, told=True)
             unit.traffic_may_differ("the program says READY=1")
-            unit.supervisor.changed(unit.service.name)
+            unit.supervisor.dependencies.changed(unit.service.name)
 
     def _main_process_is(self, pid: int) -> None:
         if pid == self._unit.pid:

@@ -8,6 +8,7 @@ from atlasd.services.journal import Journal
 from atlasd.states import Lifecycle, Reason, Wanted
 
 if TYPE_CHECKING:
+    from atlasd.services.supervisor import Supervisor
     from atlasd.services.unit import Unit
 
 
@@ -83,3 +84,48 @@ class Rolling:
     def _is_done_for(self, unit: "Unit") -> bool:
         # Somebody wants something else of it meanwhile: waiting for it would be for ever.
         return self._is_gone(unit) or unit.machine.wanted is not Wanted.UP
+
+
+class Rolls:
+    """The restarts under way, one for each service at most."""
+
+    def __init__(self, supervisor: "Supervisor") -> None:
+        self._supervisor = supervisor
+        self._rolling: dict[str, Rolling] = {}
+
+    def begin(
+        self, units: Sequence["Unit"], *, reason: Reason, detail: str, actor: str = ""
+    ) -> None:
+        """Restart instances of one service one by one; takes the place of what is under way."""
+        supervisor = self._supervisor
+        if supervisor.stopping or not units:
+            return  # it was put off to the end of a turn, and things have changed
+        name = units[0].service.name
+        rolling = Rolling(
+            units=units,
+            reason=reason,
+            detail=detail,
+            actor=actor,
+            clock=supervisor.clock,
+            journal=supervisor.journal,
+        )
+        self._rolling[name] = rolling
+        self.step(name)
+
+    def step(self, name: str) -> None:
+        """Something has changed with a service: go on, if there is something to go on with."""
+        rolling = self._rolling.get(name)
+        if rolling is not None and rolling.step() and self._rolling.get(name) is rolling:
+            del self._rolling[name]
+
+    def under_way(self, name: str) -> bool:
+        """Whether the service is being restarted."""
+        return name in self._rolling
+
+    def cancel(self, name: str) -> None:
+        """Leave those instances of a service as they are whose turn has not come."""
+        self._rolling.pop(name, None)
+
+    def cancel_all(self) -> None:
+        """The same for all services."""
+        self._rolling.clear()

@@ -12,6 +12,7 @@ import atlasd
 from atlasd.errors import AtlasError
 from atlasd.services import snapshot, upgrade
 from atlasd.services.connection import Body, Connection
+from atlasd.services.requests import Requests
 from atlasd.services.signals import signal_number
 from atlasd.services.spec import policy_from_wire, spec_from_wire
 from atlasd.states import Wanted
@@ -40,6 +41,7 @@ class Server:
         leave: Callable[[], None],
     ) -> None:
         self.supervisor = supervisor
+        self.requests = Requests(supervisor)
         self.loop = supervisor.loop
         self.listener = listener
         self._capabilities = capabilities
@@ -176,12 +178,12 @@ class Server:
         return snapshot.take(self.supervisor, names if isinstance(names, list) else None)
 
     def _start(self, _connection: Connection, body: Body) -> Mapping[str, object]:
-        done = self.supervisor.start(_service(body), _instance(body), actor=_actor(body))
+        done = self.requests.start(_service(body), _instance(body), actor=_actor(body))
         return {"affected": done}
 
     def _stop(self, _connection: Connection, body: Body) -> Mapping[str, object]:
         timeout = body.get("timeout")
-        done = self.supervisor.stop(
+        done = self.requests.stop(
             _service(body),
             _instance(body),
             actor=_actor(body),
@@ -190,15 +192,15 @@ class Server:
         return {"affected": done}
 
     def _restart(self, _connection: Connection, body: Body) -> Mapping[str, object]:
-        done = self.supervisor.restart(_service(body), _instance(body), actor=_actor(body))
+        done = self.requests.restart(_service(body), _instance(body), actor=_actor(body))
         return {"affected": done}
 
     def _reload(self, _connection: Connection, body: Body) -> Mapping[str, object]:
-        done = self.supervisor.reload(_service(body), _instance(body), actor=_actor(body))
+        done = self.requests.reload(_service(body), _instance(body), actor=_actor(body))
         return {"affected": done}
 
     def _pause(self, _connection: Connection, body: Body) -> Mapping[str, object]:
-        self.supervisor.pause(_service(body), actor=_actor(body))
+        self.requests.pause(_service(body), actor=_actor(body))
         return {}
 
     def _signal(self, _connection: Connection, body: Body) -> Mapping[str, object]:
@@ -209,7 +211,7 @@ class Server:
             raise AtlasError(
                 "request.invalid", str(error), hint="for example HUP, USR1, TERM, RTMIN+3 or 15"
             ) from None
-        done = self.supervisor.signal(_service(body), _instance(body), name, actor=_actor(body))
+        done = self.requests.signal(_service(body), _instance(body), name, actor=_actor(body))
         return {"affected": done}
 
     def _scale(self, _connection: Connection, body: Body) -> Mapping[str, object]:
@@ -220,7 +222,7 @@ class Server:
                 f"cannot scale to {instances!r} instances",
                 hint="a whole number from 0 to 1000",
             )
-        actions = self.supervisor.scale(_service(body), instances, actor=_actor(body))
+        actions = self.requests.scale(_service(body), instances, actor=_actor(body))
         return {"actions": [a.to_wire() for a in actions]}
 
     def _subscribe(self, connection: Connection, body: Body) -> Mapping[str, object]:

@@ -551,7 +551,7 @@ class Unit:
 
     def blocked(self) -> str | None:
         """What a start would have to wait for."""
-        return self.supervisor.blocked(self.service.name)
+        return self.supervisor.dependencies.blocked(self.service.name)
 
     def take_budget(self) -> float:
         """Take a restart from the host's budget."""

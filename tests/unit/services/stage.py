@@ -16,6 +16,7 @@ from atlasd.services.effects import Effects
 from atlasd.services.held import Held
 from atlasd.services.loop import Loop
 from atlasd.services.output import Capture
+from atlasd.services.requests import Requests
 from atlasd.services.restart import Exit
 from atlasd.services.spec import (
     Backoff,
@@ -106,6 +107,9 @@ class PlayedOutput:
     def child_ends(self) -> tuple[int, int]:
         return os.open("/dev/null", os.O_WRONLY), os.open("/dev/null", os.O_WRONLY)
 
+    def say(self, data: bytes) -> None:
+        pass
+
     def drain(self) -> None:
         pass
 
@@ -176,6 +180,7 @@ class Stage:
                 held=self.held,
             )
         )
+        self.requests = Requests(made)
         journal = made.journal
         told = journal.add
 

@@ -133,7 +133,7 @@ def test_a_stranger_with_the_pid_is_never_touched_and_ours_is_lost(stage: Stage)
     stage.wind(PATIENCE + 0.5)
     moves = [(e["old"], e["new"]) for e in stage.told("transition")]
     assert moves[:2] == [("running", "lost"), ("lost", "starting")]
-    stage.supervisor.stop("web", None, actor="test")
+    stage.requests.stop("web", None, actor="test")
     stage.turn()
     assert stranger.got == []
 
@@ -177,7 +177,7 @@ def test_a_program_that_was_started_but_not_yet_noted_is_found_by_its_invocation
 def test_a_stop_that_was_under_way_goes_on(stage: Stage) -> None:
     stage.apply(spec("web", stop=Stop(timeout=5.0)))
     stage.wind(5)
-    stage.supervisor.stop("web", None, actor="test")
+    stage.requests.stop("web", None, actor="test")
     stage.turn()
     process = stage.process("web")
     killed(stage)
@@ -208,7 +208,7 @@ def test_a_sweep_that_was_cut_off_goes_on(stage: Stage, *, asked: bool, then: st
     stage.wind(20)
     child = stage.child_of("web")
     if asked:
-        stage.supervisor.stop("web", None, actor="test")
+        stage.requests.stop("web", None, actor="test")
         stage.turn()
     stage.dies("web", exit_=Exit(code=3))
     assert stage.state("web") == "stopping"
@@ -233,7 +233,7 @@ def test_hooks_of_a_start_that_was_cut_off_run_anew(stage: Stage) -> None:
 def test_an_instance_that_was_stopped_by_itself_stays_stopped(stage: Stage) -> None:
     stage.apply(spec("web", instances=2))
     stage.wind(5)
-    stage.supervisor.stop("web", 1, actor="test")
+    stage.requests.stop("web", 1, actor="test")
     stage.dies("web", 1, Exit(signal=15))
     killed(stage)
     assert [stage.state("web", i) for i in (0, 1)] == ["running", "stopped"]

@@ -75,7 +75,7 @@ def test_traffic_is_told_at_each_change_and_once(stage: Stage) -> None:
     answer(stage, "/bin/ready", 2)
     stage.wind(1.25)
     answer(stage, "/bin/ready", 0)
-    stage.supervisor.stop("web", None, actor="test")
+    stage.requests.stop("web", None, actor="test")
     stage.turn()
     stage.dies("web", exit_=Exit(signal=15))
     assert [(e["old"], e["new"]) for e in stage.told("traffic")] == [
@@ -93,10 +93,10 @@ def test_a_missed_watchdog_ends_it_but_not_while_it_starts_or_is_paused(stage: S
     stage.wind(20)
     assert stage.state("web") == "starting"
     stage.unit("web").machine.ready(stage.clock.monotonic())
-    stage.supervisor.pause("web", actor="test")
+    stage.requests.pause("web", actor="test")
     stage.wind(20)
     assert stage.state("web") == "running"
-    stage.supervisor.start("web", None, actor="test")
+    stage.requests.start("web", None, actor="test")
     stage.wind(4.5)
     assert stage.state("web") == "stopping"
     assert stage.unit("web").machine.wanted is Wanted.UP

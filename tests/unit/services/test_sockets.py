@@ -134,7 +134,7 @@ def test_an_address_that_stays_is_listened_on_whatever_its_name_or_mode(stage: S
 
 def test_the_sockets_of_a_service_go_with_it(stage: Stage) -> None:
     stage.apply(spec("web", sockets=(unix("http"),)))
-    stage.supervisor.stop("web", None, actor="test")
+    stage.requests.stop("web", None, actor="test")
     stage.dies("web")
     assert answers("http.sock"), "as long as it is configured, somebody may connect and wait"
     stage.apply()

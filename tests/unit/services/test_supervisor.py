@@ -7,7 +7,7 @@ import pytest
 
 from atlasd.errors import AtlasError
 from atlasd.services.restart import Exit
-from atlasd.services.spec import Probe
+from atlasd.services.spec import Probe, Reload
 from atlasd.states import Wanted
 from tests.unit.services.stage import NOTIFY, Stage, needs, spec
 
@@ -61,7 +61,7 @@ def test_what_is_not_coming_is_not_waited_for(stage: Stage, kind: str) -> None:
 
 def test_a_stopped_service_that_is_removed_is_gone(stage: Stage) -> None:
     stage.apply(spec("old"), spec("web"))
-    stage.supervisor.stop("old", None, actor="test")
+    stage.requests.stop("old", None, actor="test")
     stage.dies("old", exit_=Exit(signal=15))
     assert stage.state("old") == "stopped"
     stage.apply(spec("web"))
@@ -104,8 +104,8 @@ def test_scaling_down_takes_instances_in_backoff_away(stage: Stage) -> None:
 def test_scaling_up_while_the_surplus_stops_starts_it_anew(stage: Stage) -> None:
     stage.apply(spec("web", instances=2))
     stage.wind(2)
-    stage.supervisor.scale("web", 1, actor="test")
-    stage.supervisor.scale("web", 2, actor="test")
+    stage.requests.scale("web", 1, actor="test")
+    stage.requests.scale("web", 2, actor="test")
     stage.dies("web", 1, Exit(signal=15))
     assert stage.state("web", 1) == "starting"
 
@@ -124,7 +124,7 @@ def test_a_dependent_of_what_has_failed_before_fails_too_and_comes_back_with_it(
     )
     assert (stage.state("api"), stage.state("web")) == ("failed", "failed")
     assert stage.unit("api").machine.detail == "it requires db, which has failed"
-    stage.supervisor.start("db", None, actor="test")
+    stage.requests.start("db", None, actor="test")
     stage.turn()
     stage.wind(5)
     assert [stage.state(n) for n in ("db", "api", "web")] == ["running"] * 3
@@ -134,7 +134,7 @@ def test_starting_starts_what_it_requires(stage: Stage) -> None:
     down = {"api": Wanted.DOWN, "db": Wanted.DOWN}
     stage.apply(spec("api", edges=needs("requires db:ready")), spec("db"), wanted=down)
     assert stage.started() == []
-    stage.supervisor.start("api", None, actor="test")
+    stage.requests.start("api", None, actor="test")
     stage.turn()
     assert stage.started() == ["db"]
     stage.wind(1.5)
@@ -154,7 +154,7 @@ def test_a_circle_is_refused_and_changes_nothing(stage: Stage) -> None:
 def test_a_roll_waits_until_each_is_ready_again(stage: Stage) -> None:
     stage.apply(spec("web", instances=3))
     stage.wind(2)
-    stage.supervisor.restart("web", None, actor="test")
+    stage.requests.restart("web", None, actor="test")
     for index in range(3):
         assert [stage.state("web", i) for i in range(3)].count("stopping") == 1
         assert stage.state("web", index) == "stopping"
@@ -167,8 +167,8 @@ def test_a_roll_waits_until_each_is_ready_again(stage: Stage) -> None:
 def test_a_roll_does_not_revive_instances_that_are_scaled_away(stage: Stage) -> None:
     stage.apply(spec("web", instances=4))
     stage.wind(2)
-    stage.supervisor.restart("web", None, actor="test")
-    stage.supervisor.scale("web", 2, actor="test")
+    stage.requests.restart("web", None, actor="test")
+    stage.requests.scale("web", 2, actor="test")
     stage.dies("web", 2, Exit(signal=15))
     stage.dies("web", 3, Exit(signal=15))
     for index in (0, 1):
@@ -182,7 +182,7 @@ def test_a_roll_does_not_revive_instances_that_are_scaled_away(stage: Stage) -> 
 def test_a_roll_goes_on_past_an_instance_that_is_stopped_meanwhile(stage: Stage) -> None:
     stage.apply(spec("web", instances=3))
     stage.wind(2)
-    stage.supervisor.restart("web", None, actor="test")
+    stage.requests.restart("web", None, actor="test")
     stage.unit("web", 0).want(Wanted.DOWN)
     stage.dies("web", 0, Exit(signal=15))
     assert stage.state("web", 0) == "stopped"
@@ -193,7 +193,7 @@ def test_a_roll_halts_at_an_instance_that_does_not_come_up(stage: Stage) -> None
     stage.apply(spec("web", instances=2, ready=NOTIFY))
     for index in (0, 1):
         stage.unit("web", index).machine.ready(stage.clock.monotonic())
-    stage.supervisor.restart("web", None, actor="test")
+    stage.requests.restart("web", None, actor="test")
     stage.dies("web", 0, Exit(signal=15))
     stage.dies("web", 0)
     stage.dies("web", 0)
@@ -215,7 +215,7 @@ def companions(stage: Stage) -> None:
 
 def test_restart_with_follows_a_restart(stage: Stage) -> None:
     companions(stage)
-    stage.supervisor.restart("broker", None, actor="test")
+    stage.requests.restart("broker", None, actor="test")
     stage.turn()
     assert stage.state("worker") == "stopping"
     assert stage.unit("worker").machine.detail == "broker is restarted"
@@ -234,7 +234,7 @@ def test_restart_with_follows_a_crash(stage: Stage) -> None:
 
 def test_restart_with_does_not_follow_a_stop_nor_a_removal(stage: Stage) -> None:
     companions(stage)
-    stage.supervisor.stop("broker", None, actor="test")
+    stage.requests.stop("broker", None, actor="test")
     stage.turn()
     assert stage.state("worker") == "running"
 
@@ -242,7 +242,7 @@ def test_restart_with_does_not_follow_a_stop_nor_a_removal(stage: Stage) -> None
 def test_a_companion_is_not_restarted_when_atlasd_stops_meanwhile(stage: Stage) -> None:
     companions(stage)
     done: list[bool] = []
-    stage.supervisor.restart("broker", None, actor="test")
+    stage.requests.restart("broker", None, actor="test")
     stage.supervisor.stop_all(lambda: done.append(True), actor="test")
     stage.turn()
     stage.dies("worker", exit_=Exit(signal=15))
@@ -354,7 +354,7 @@ def test_starts_after_failures_are_counted_and_first_starts_are_not(stage: Stage
     stage.wind(2)
     stage.dies("api", exit_=Exit(code=3))
     stage.wind(2)
-    stage.supervisor.restart("api", None, actor="test")
+    stage.requests.restart("api", None, actor="test")
     stage.dies("api", exit_=Exit(signal=15))
     stage.wind(2)
     assert stage.supervisor.services["api"].restarts_total == {"signal": 1, "exit-code": 1}
@@ -374,3 +374,39 @@ def test_a_command_that_only_warns_does_not_make_a_start_ready(stage: Stage) -> 
     stage.wind(1)
     assert stage.state("db") == "running"
     assert stage.state("web") in ("starting", "running")
+
+
+def test_what_is_removed_together_is_stopped_in_reverse_order(stage: Stage) -> None:
+    stage.apply(spec("db"), spec("api", edges=needs("requires db:started")), spec("web"))
+    stage.wind(3)
+    assert stage.apply(spec("web")) == [("api", 0, "stop"), ("db", 0, "stop")]
+    assert (stage.state("db"), stage.state("api")) == ("running", "stopping")
+    stage.dies("api", exit_=Exit(signal=15))
+    assert stage.state("db") == "stopping"
+    stage.dies("db", exit_=Exit(signal=15))
+    assert list(stage.supervisor.services) == ["web"]
+
+
+def test_what_waits_to_be_stopped_and_is_wanted_again_goes_on(stage: Stage) -> None:
+    both = (spec("db"), spec("api", edges=needs("requires db:started")))
+    stage.apply(*both)
+    stage.wind(3)
+    stage.apply()
+    stage.apply(both[0])
+    stage.dies("api", exit_=Exit(signal=15))
+    stage.wind(3)
+    assert stage.state("db") == "running"
+    assert list(stage.supervisor.services) == ["db"]
+
+
+def test_a_request_to_a_service_without_instances_is_refused_in_words(stage: Stage) -> None:
+    stage.apply(spec("web", instances=0, reload=Reload(kind="signal")))
+    with pytest.raises(AtlasError, match="so it cannot be reloaded"):
+        stage.requests.reload("web", None, actor="test")
+    with pytest.raises(AtlasError, match="no process of service 'web' is running"):
+        stage.requests.signal("web", None, "HUP", actor="test")
+    assert stage.requests.stop("web", None, actor="test") == []
+    assert stage.requests.start("web", None, actor="test") == []
+    with pytest.raises(AtlasError, match="has no instance 3"):
+        stage.requests.stop("web", 3, actor="test")
+    assert stage.requests.restart("web", None, actor="test") == []

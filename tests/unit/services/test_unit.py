@@ -24,7 +24,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 
 def stop(stage: Stage, name: str = "web") -> None:
-    stage.supervisor.stop(name, None, actor="test")
+    stage.requests.stop(name, None, actor="test")
     stage.turn()
 
 
@@ -135,7 +135,7 @@ def test_draining_and_leaving_come_before_the_signal(stage: Stage) -> None:
 
 def test_a_drain_that_outlives_its_process_disturbs_no_later_stop(stage: Stage) -> None:
     started(stage)
-    stage.supervisor.restart("web", None, actor="test")
+    stage.requests.restart("web", None, actor="test")
     stage.turn()
     drain = stage.commands.named("/bin/drain")
     stage.dies("web", exit_=Exit(code=0))
@@ -169,11 +169,11 @@ def test_post_stop_hooks_are_over_before_the_next_start(stage: Stage) -> None:
 def test_a_reload_command_of_an_earlier_process_says_nothing_of_this_one(stage: Stage) -> None:
     stage.apply(spec("web", reload=Reload(kind="exec", command=("/bin/again",))))
     stage.wind(2)
-    stage.supervisor.reload("web", None, actor="test")
+    stage.requests.reload("web", None, actor="test")
     old = stage.commands.named("/bin/again")
     stage.dies("web")
     stage.wind(2)
-    stage.supervisor.reload("web", None, actor="test")
+    stage.requests.reload("web", None, actor="test")
     old.end()
     assert stage.state("web") == "reloading"
     stage.commands.named("/bin/again").end()
