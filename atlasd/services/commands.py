@@ -128,9 +128,15 @@ class Command:
     """One command that is running; made by `Commands.run`."""
 
     def __init__(
-        self, owner: "Commands", pid: int, output: int, on_exit: Callable[[Finished], object]
+        self,
+        owner: "Commands",
+        pid: int,
+        output: int,
+        on_exit: Callable[[Finished], object],
+        on_output: Callable[[bytes], object] | None,
     ) -> None:
         self.pid = pid
+        self._on_output = on_output
         self.timed_out = False
         self.started = owner.loop.clock.monotonic()
         self._owner = owner
@@ -190,6 +196,8 @@ class Command:
             self._loop.watch(self._output, self._readable)
 
     def _keep(self, data: bytes) -> None:
+        if self._on_output is not None:
+            self._on_output(data)
         self._tail += data[-TAIL:]
         del self._tail[:-TAIL]
 
@@ -269,11 +277,13 @@ class Commands:
         user: str | None = None,
         group: str | None = None,
         timeout: float | None = None,
+        on_output: Callable[[bytes], object] | None = None,
     ) -> Cancellable:
         """Start a command; `on_exit` is called in the loop once it has ended, never before return.
 
-        `env` is its whole environment. After `timeout` seconds its process group is sent TERM, and
-        KILL two seconds later. A command that cannot be started ends with `Finished.error`.
+        `env` is its whole environment. `on_output` is given what it says, as it comes. After
+        `timeout` seconds its process group is sent TERM, and KILL two seconds later. A command
+        that cannot be started ends with `Finished.error`.
         """
         try:
             read, write = os.pipe2(os.O_CLOEXEC)
@@ -290,7 +300,7 @@ class Commands:
             return self._failed(on_exit, f"cannot run {argv[0]}: {error}")
         finally:
             os.close(write)
-        command = self._running[pid] = Command(self, pid, read, on_exit)
+        command = self._running[pid] = Command(self, pid, read, on_exit, on_output)
         if timeout is not None:
             command.limit(timeout)
         return command

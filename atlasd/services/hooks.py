@@ -116,17 +116,30 @@ class Hooks:
     def _start(self, what: str, hook: Hook, finished: Callable[[Finished], object]) -> Cancellable:
         unit = self._unit
         spec = unit.machine.spec
+        try:
+            unit.output.own(unit.uid)
+            heard: Callable[[bytes], object] | None = unit.output.say
+        except OSError:
+            heard = None  # no pipe can be made: said when the program itself is to be started
         env = self.env(what)
         if unit.pid is not None:
             env["MAINPID"] = str(unit.pid)
+
+        def ended(result: Finished) -> None:
+            if heard is not None and result.output and not result.output.endswith(b"\n"):
+                heard(b"\n")
+            finished(result)
+
         return unit.effects.commands.run(
             [launcher.with_index(a, unit.index) for a in hook.command],
-            on_exit=finished,
+            on_exit=ended,
             env=env,
             cwd=launcher.with_index(spec.cwd, unit.index),
             user=spec.user,
             group=spec.group,
             timeout=hook.timeout,
+            # Beside what the program itself says, where people look: a migration that fails, say.
+            on_output=heard,
         )
 
 

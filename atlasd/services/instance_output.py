@@ -53,6 +53,15 @@ class InstanceOutput:
             os.close(out)
             raise
 
+    def say(self, data: bytes) -> None:
+        """Put what a command beside the program says into its log, as standard output."""
+        stream = self._streams[0]
+        while data and stream.fd >= 0:
+            try:
+                data = data[os.write(stream.fd, data) :]
+            except BlockingIOError:
+                stream.drain()
+
     def drain(self) -> None:
         """Take everything that is in the pipes, and end an unfinished last line."""
         for stream in self._streams:
