@@ -167,7 +167,7 @@ def _restore_counters(unit: Unit, record: Mapping[str, object]) -> None:
     machine = unit.machine
     machine.wanted = _word(Wanted, record.get("wanted"), Wanted.UP)
     machine.failures = _int(record.get("failures"))
-    machine.restarts = _int(record.get("restarts"))
+    machine.restarts = unit.counted_restarts = _int(record.get("restarts"))
     window = record.get("window")
     if isinstance(window, list):
         machine.window.restore([float(t) for t in window])
@@ -184,7 +184,7 @@ def _restore_since(unit: Unit, record: Mapping[str, object]) -> None:
 
 def _identify(unit: Unit, record: Mapping[str, object], pid: int) -> None:
     session, session_start = record.get("session"), record.get("session_start")
-    unit.known_as(
+    unit.process.known_as(
         pid,
         _int(record.get("start_time")),
         session if isinstance(session, int) else None,
@@ -202,24 +202,22 @@ def _take_process(
 ) -> None:
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
     _identify(unit, record, pid)
-    if unit.effects.cgroups is not None:
-        unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
-        unit.limit(unit.service.spec)  # systemd may have taken controllers back meanwhile
+    unit.confinement.adopt(unit.service.spec.limits)
     unit.output.own(unit.uid)
     stat = procinfo.stat(pid)
     # After an upgrade in place it is still our child: even dead, it waits for us to reap it.
     own_child = stat is not None and stat.ppid == os.getpid()
     pidfd = None
     if stat is not None and (own_child or stat.state not in "ZX"):
-        pidfd = procinfo.open_proven(pid, unit.start_time)
+        pidfd = procinfo.open_proven(pid, unit.process.start_time)
     if pidfd is None:
-        stranger = stat is not None and stat.start_time != unit.start_time
+        stranger = stat is not None and stat.start_time != unit.process.start_time
         if stranger:
             report.not_ours.append(f"{name} (pid {pid} is another process now)")
         report.ended.append(name)
         _await_exit(unit, record, pid, state, stranger=stranger)
         return
-    unit.adopt_process(pid, pidfd, is_child=own_child)
+    unit.process.adopt(pid, pidfd, is_child=own_child)
     now, machine = unit.now, unit.machine
     started = record.get("started_at")
     uptime = max(0.0, now - started) if isinstance(started, float) else 0.0
@@ -256,8 +254,7 @@ def _go_on_stopping(unit: Unit, record: Mapping[str, object]) -> None:
 def _go_on_sweeping(unit: Unit, record: Mapping[str, object]) -> None:
     """Its main process had ended; what that has left behind may still be there."""
     _identify(unit, record, _int(record.get("session")))
-    if unit.effects.cgroups is not None:
-        unit.cgroup = unit.effects.cgroups.create(unit.service.name, unit.index)
+    unit.confinement.adopt()
     unit.machine.take_over_sweep(
         _why(record),
         after=str(record.get("after") or "stopped"),
@@ -289,7 +286,7 @@ def _await_exit(
     def conclude() -> None:
         nonlocal done
         held = unit.effects.held.take(name)
-        exit_ = procinfo.exit_of(held if held is not None else -1, pid, unit.start_time)
+        exit_ = procinfo.exit_of(held if held is not None else -1, pid, unit.process.start_time)
         if held is not None:
             os.close(held)
         done = True
@@ -306,7 +303,7 @@ def _await_exit(
             unit.effects.held.when_offered(offered)
 
     zombie = procinfo.stat(pid)
-    told = zombie is not None and zombie.start_time == unit.start_time
+    told = zombie is not None and zombie.start_time == unit.process.start_time
     if told or unit.effects.held.has(name):
         unit.loop.call_soon(conclude)
         return

@@ -323,9 +323,9 @@ class Attendants:
         if stat is None:
             return False
         mark = f"{launcher.INVOCATION}={unit.invocation}".encode()
-        leader = procinfo.stat(unit.session)
-        same = leader is None or leader.start_time == unit.session_start
-        return (same and stat.sid == unit.session) or procinfo.environment_has(pid, mark)
+        leader = procinfo.stat(unit.process.session)
+        same = leader is None or leader.start_time == unit.process.session_start
+        return (same and stat.sid == unit.process.session) or procinfo.environment_has(pid, mark)
 
     def _keep_descriptors(self, message: Message) -> None:
         said = message.notification

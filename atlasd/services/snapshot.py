@@ -110,7 +110,7 @@ def _usage(
         memory, cpu, tasks = usage.memory_bytes, usage.cpu_seconds, usage.tasks
     if memory is None or cpu is None:
         # Without the controller: the sum over the session, or at least over the main process.
-        processes = sessions.get(unit.session)
+        processes = sessions.get(unit.process.session)
         if processes is None:
             main = procinfo.stat(unit.pid)
             processes = [main] if main is not None else []

@@ -73,8 +73,8 @@ class Sweep:
         unit = self._unit
         if unit.cgroup is not None:
             return not unit.cgroup.populated()
-        ours = unit.is_descendant
-        if ours and not procinfo.group_alive(unit.session) and not _orphans(unit):
+        ours = unit.process.is_descendant
+        if ours and not procinfo.group_alive(unit.process.session) and not _orphans(unit):
             return True  # the common case, for three system calls
         return not self.find(unit)
 
@@ -123,12 +123,15 @@ def _find_without_cgroup(unit: "Unit") -> list[procinfo.Stat]:
     everything = [p for p in procinfo.all_processes() if p.state not in "ZX"]
     # A session's number is not given to another process while the session has members. But once
     # a stranger bears it as his pid, the session is no longer the one that we have made.
-    reused = any(p.pid == unit.session and p.start_time != unit.session_start for p in everything)
+    reused = any(
+        p.pid == unit.process.session and p.start_time != unit.process.session_start
+        for p in everything
+    )
     roots = {unit.pid} if unit.pid is not None else set()
-    candidates = _orphans(unit) if unit.is_descendant else {p.pid for p in everything}
+    candidates = _orphans(unit) if unit.process.is_descendant else {p.pid for p in everything}
     for process in everything:
-        same_session = unit.session in (process.sid, process.pgid) and not reused
-        if process.start_time < unit.session_start:
+        same_session = unit.process.session in (process.sid, process.pgid) and not reused
+        if process.start_time < unit.process.session_start:
             continue
         if same_session or (
             process.pid in candidates and procinfo.environment_has(process.pid, mark)
