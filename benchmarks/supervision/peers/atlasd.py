@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import atlasd
+from atlasd.services.rotation import parse_name
 from benchmarks.supervision.probe import Program
 from benchmarks.supervision.supervisor import Common
 
@@ -75,8 +76,9 @@ class Atlasd(Common):
         """Give the current file last, before it the rotated ones by age."""
         folder = self.home / "root/log" / program
         current = folder / "0.log"
-        rotated = [path for path in folder.glob("0.log*") if path != current]
-        return [*sorted(rotated), current]
+        named = {parse_name(program, path.name): path for path in folder.glob("0.log.*")}
+        rotated = sorted((file for file in named if file is not None), key=lambda f: f.order)
+        return [*(named[file] for file in rotated), current]
 
     def captured(self, program: str) -> Iterator[bytes]:
         """Put the parts of lines together that its records hold apart (tag P)."""
