@@ -10,7 +10,7 @@ from tests.integration.services.host import Host, program, until
 SCRIPT = """
 echo "order $$ at 0x$$abcdef: starting" >&2
 head -c 30000000 /dev/zero | tail -c 1 >/dev/null
-i=0; while [ $i -lt 50 ]; do echo "line $i"; i=$((i+1)); done
+i=0; while [ $i -lt 50 ]; do echo "line $i" >&2; i=$((i+1)); done
 echo "Traceback: order $$ cannot be packed" >&2
 exit 3
 """
