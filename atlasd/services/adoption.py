@@ -233,7 +233,7 @@ def _take_process(
         _restore_since(unit, record)
     unit.attendants.stored.take_back()
     unit.attendants.relisten(machine.spec)
-    unit.attendants.attend(health=health)
+    unit.attendants.attend(adopted=True, health=health)
     if state is Lifecycle.STOPPING:
         _go_on_stopping(unit, record)
     unit.write_record()

@@ -16,6 +16,8 @@ from atlasd.states import Health, Lifecycle, Reason, Wanted
 if TYPE_CHECKING:
     from atlasd.services.unit import Unit
 
+LOOK_BACK = 200
+"""Lines of output in which an adopted instance is looked for the one that says it is ready."""
 ASKED = ("tcp", "http", "exec", "file")
 
 
@@ -81,10 +83,10 @@ class Attendants:
         if launcher.wants_notify(spec):
             self.listen()
 
-    def attend(self, *, health: Health = Health.UNKNOWN) -> None:
+    def attend(self, *, adopted: bool = False, health: Health = Health.UNKNOWN) -> None:
         """Begin to watch a process; `health` is what a predecessor had found."""
         spec = self._unit.machine.spec
-        self._start_ready(spec, adopted=health is not Health.UNKNOWN)
+        self._start_ready(spec, adopted=adopted)
         if self._unit.machine.state is not Lifecycle.STARTING and self._live is None:
             self._start_live(spec, health)
         if spec.watchdog is not None:
@@ -159,6 +161,8 @@ class Attendants:
             watcher = LogProbe(probe.target, on_verdict=self._ready_verdict)
             unit.output.tap(watcher.feed)
             self._ready = watcher
+            if adopted:  # it may have said so while nobody listened, or just before
+                unit.loop.call_soon(self._look_back)
         elif probe.kind == "fd":
             if self._pipe is None:  # adopted before it was ready: the same pipe, by its path
                 self.prepare(spec, unit.uid)
@@ -167,6 +171,11 @@ class Attendants:
             self._ready.spawned()
         if self._ready is not None:
             self._ready.start()
+
+    def _look_back(self) -> None:
+        for line in self._unit.output.tail(LOOK_BACK, self._unit.started_wall):
+            if isinstance(self._ready, LogProbe):
+                self._ready.feed(line.encode() + b"\n", "before")
 
     def _stop_ready(self) -> None:
         if isinstance(self._ready, LogProbe):

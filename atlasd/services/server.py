@@ -104,6 +104,7 @@ class Server:
         self.supervisor.effects.held.disconnect(connection.send_descriptors)
 
     def _receive(self, connection: Connection, body: Body) -> None:
+        self.supervisor.write_records()
         request = body.get("id")
         handler = self.operations.get(str(body.get("op")))
         try:

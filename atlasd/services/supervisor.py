@@ -45,6 +45,7 @@ class Supervisor:
         self.rolls = Rolls(self)
         self._stops = Stops(self)
         self._on_idle: list[Callable[[], None]] = []
+        self.records_due: set[Unit] = set()
         self._has_policy = False
         self._cannot_keep = False
         self.left_behind: Callable[[Supervisor, list[Service]], object] | None = None
@@ -215,6 +216,18 @@ class Supervisor:
             self._cannot_keep = True
         else:
             self._cannot_keep = False
+
+    def record_soon(self, unit: Unit) -> None:
+        """Write down what became of an instance once this turn is over."""
+        if not self.records_due:
+            self.loop.call_soon(self.write_records)
+        self.records_due.add(unit)
+
+    def write_records(self) -> None:
+        """Do so now: whoever is told of a state must find it in a successor too."""
+        due, self.records_due = self.records_due, set()
+        for unit in due:
+            unit.turn_is_over()
 
     def take_back(self) -> None:
         """A peer has given descriptors back: take those that nobody asks for by himself."""

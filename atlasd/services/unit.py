@@ -61,7 +61,6 @@ class Unit:
         self.output = InstanceOutput(self.effects, service.spec.log, service.name, index)
         self.attendants = Attendants(self)
         self._record = RecordFile(self.effects.records_dir, service.name, index)
-        self._record_due = False
         self._traffic = Traffic.OUT
         """As it was last told."""
         self._why_traffic = ""
@@ -349,6 +348,7 @@ class Unit:
 
     def moved(self, old: Lifecycle, new: Lifecycle) -> None:
         """The machine has changed its state."""
+        self.record_soon()
         self.since = self.now
         self.since_wall = self.supervisor.clock.wall()
         if new is Lifecycle.STARTING and self.machine.restarts > self.counted_restarts:
@@ -357,7 +357,6 @@ class Unit:
         if new is Lifecycle.RUNNING and old is Lifecycle.STARTING:
             self.attendants.is_running()
         self.supervisor.moved(self, old, new)
-        self.record_soon()
 
     def arm(self, timer: str, seconds: float) -> None:
         """Have the machine told after so many seconds."""
@@ -403,10 +402,8 @@ class Unit:
         return verdict
 
     def record_soon(self) -> None:
-        """Keep what a successor needs at the end of this turn; a start does so by itself before."""
-        if not self._record_due:
-            self._record_due = True
-            self.loop.call_soon(self._write_due)
+        """Keep what a successor needs once this turn is over, before anybody is told of it."""
+        self.supervisor.record_soon(self)
 
     def traffic_may_differ(self, why: str) -> None:
         """Readiness has spoken: whether to give it work is looked at once this turn is over."""
@@ -426,21 +423,20 @@ class Unit:
             )
         self._traffic, self._why_traffic = traffic, ""
 
-    def _write_due(self) -> None:
+    def turn_is_over(self) -> None:
+        """What came of this turn is written down and told."""
+        self.write_record()
         self._tell_traffic()
-        if self._record_due:
-            self.write_record()
 
     def write_record(self) -> None:
         """Keep what a successor needs, now."""
-        self._record_due = False
         self.supervisor.keep(self._record.write, record_of(self))
 
     def close(self) -> None:
         """Give everything back: the instance is no more."""
         for timer in list(self._timers):
             self.disarm(timer)
-        self._record_due = False
+        self.supervisor.records_due.discard(self)
         self.process.release()
         self.attendants.close()
         self.output.close()

@@ -12,7 +12,7 @@ import pytest
 from atlasd.services import adoption
 from atlasd.services.adoption import PATIENCE
 from atlasd.services.restart import Exit
-from atlasd.services.spec import Hook, Stop
+from atlasd.services.spec import Hook, Probe, Stop
 from atlasd.states import Wanted
 from tests.unit.services.stage import NOTIFY, Stage, needs, spec
 
@@ -297,3 +297,11 @@ def test_surplus_instances_are_ended_and_not_started(stage: Stage) -> None:
     stage.wind(2)
     assert sorted(stage.supervisor.services["web"].units) == [0]
     assert len(stage.processes) == 3
+
+
+def test_a_line_that_was_said_before_the_kill_makes_it_ready_all_the_same(stage: Stage) -> None:
+    stage.apply(spec("web", ready=Probe(kind="log", target="last words")))
+    stage.wind(3)
+    assert stage.state("web") == "starting"
+    killed(stage)
+    assert stage.state("web") == "running"

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from atlasd.errors import AtlasError
+from atlasd.services import snapshot
 from atlasd.services.connection import Connection
 from atlasd.services.server import Server
 from atlasd.services.spec import Socket, to_wire
 from atlasd.states import Wanted
-from tests.unit.services.stage import Stage, spec
+from tests.unit.services.stage import NOTIFY, Stage, spec
 
 
 class Client:
@@ -261,3 +262,25 @@ def test_what_a_slow_peer_does_not_take_is_sent_when_it_does(stage: Stage) -> No
 def test_an_upgrade_that_is_refused_is_answered(ground: Ground) -> None:
     answer = ground.client().ask("upgrade", executable="/bin/false")
     assert answer["error"]["message"] == "not fit"
+
+
+def test_whoever_is_told_of_a_state_finds_it_in_a_successor_too(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground.stage.apply(spec("web", ready=NOTIFY))
+    client = ground.client()
+    client.receive()
+    written: list[str] = []
+    take = snapshot.take
+
+    def look(*arguments: Any) -> Any:
+        record = ground.stage.folder / "run/instances/web.0.json"
+        written.append(json.loads(record.read_text())["state"])
+        return take(*arguments)
+
+    monkeypatch.setattr(snapshot, "take", look)
+    client.send(b'{"id": 1, "op": "snapshot"}\n')
+    ground.stage.unit("web").machine.ready(ground.stage.clock.monotonic())
+    client.receive()
+    assert client.lines[0]["ok"]["services"][0]["instances"][0]["state"] == "running"
+    assert written == ["running"]
