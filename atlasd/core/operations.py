@@ -9,7 +9,7 @@ from atlasd.core import crashes, why
 from atlasd.core.engine import Core
 from atlasd.core.reconcile import notes_between
 from atlasd.errors import AtlasError, nearest
-from atlasd.events import ConfigurationLoaded, ConfigurationRefused, Event, to_wire
+from atlasd.events import KINDS, ConfigurationLoaded, ConfigurationRefused, Event, to_wire
 from atlasd.services.protocol import ActionBody, InstanceStatus, ServiceStatus
 from atlasd.services.spec import ServiceSpec
 from atlasd.states import Health, Wanted, worst
@@ -300,6 +300,12 @@ class ServiceOperations:
     ) -> AsyncIterator[Body]:
         """`events`: past ones, and with `follow` those to come; none between them is missed."""
         del actor
+        if kind is not None and kind not in KINDS:
+            raise AtlasError(
+                "request.invalid",
+                f"there is no kind of event called {kind!r}",
+                hint=nearest(kind, list(KINDS)),
+            )
         kinds = None if kind is None else (kind,)
         subscription = (
             self._core.bus.subscribe("events stream", kinds=kinds, limit=4096) if follow else None

@@ -1,5 +1,6 @@
 """The api role's own metrics, put beside core's in one scrape."""
 
+import contextlib
 import re
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -39,5 +40,9 @@ class ApiMetrics:
     def scrape(self, core: str | None) -> str:
         """Core's text, if there is any, and the api's own after it."""
         self.up.labels("core").set(core is not None)
-        self.up.labels("services").set(core is not None and bool(_CONNECTED.search(core)))
+        if core is not None:
+            self.up.labels("services").set(bool(_CONNECTED.search(core)))
+        else:  # only core can tell: no sample rather than a false alarm
+            with contextlib.suppress(KeyError):
+                self.up.remove("services")
         return (core or "") + generate_latest(self.registry).decode()
