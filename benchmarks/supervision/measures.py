@@ -25,14 +25,14 @@ Figures = dict[str, float]
 class Scale:
     """How long and how much: full, or `--quick`."""
 
-    kills: int = 40
+    kills: int = 30
     many: int = 200
     status_calls: int = 20
     idle_seconds: float = 60
     looping: int = 50
     loop_seconds: float = 20
     flood_mb: int = 200
-    floods: int = 3
+    floods: int = 2
     survivors: int = 20
     survival_seconds: float = 15
     restart_rounds: int = 5
