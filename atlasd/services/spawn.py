@@ -179,7 +179,8 @@ def _oom_score(pid: int, score: str) -> None:
 def _posix_spawn(program: str, launch: Launch) -> int:
     # posix_spawn takes neither a folder nor a mask nor a limit: the program inherits ours, which
     # are changed for the moment. There is one thread, and it is here.
-    back = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # Ours need not be readable to us: O_PATH.
+    back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     umask = os.umask(launch.umask) if launch.umask is not None else None
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
