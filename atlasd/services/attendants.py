@@ -87,7 +87,8 @@ class Attendants:
         """Begin to watch a process; `health` is what a predecessor had found."""
         spec = self._unit.machine.spec
         self._start_ready(spec, adopted=adopted)
-        if self._unit.machine.state is not Lifecycle.STARTING and self._live is None:
+        running = self._unit.machine.state is not Lifecycle.STARTING
+        if adopted and running and self._live is None:  # else see `is_running`
             self._start_live(spec, health)
         if spec.watchdog is not None:
             self._watch(spec.watchdog)
@@ -141,6 +142,15 @@ class Attendants:
     # ------------------------------------------------------------------ readiness
 
     def _start_ready(self, spec: ServiceSpec, *, adopted: bool) -> None:
+        try:
+            self._begin_ready(spec, adopted=adopted)
+        except (OSError, ValueError) as error:
+            # As with a probe that cannot run: it says nothing of the service.
+            self._stop_ready()
+            self._tell("health", new="unknown", detail=f"readiness cannot be looked at: {error}")
+            self._unit.machine.ready(self._unit.now)
+
+    def _begin_ready(self, spec: ServiceSpec, *, adopted: bool) -> None:
         probe, unit = spec.ready, self._unit
         if probe is None or probe.kind == "notify":
             return
@@ -213,8 +223,13 @@ class Attendants:
     # ------------------------------------------------------------------ liveness
 
     def _start_live(self, spec: ServiceSpec, health: Health) -> None:
-        if spec.live is not None:
+        if spec.live is None:
+            return
+        try:
             self._live = self._prober(spec.live, self._live_verdict, health, hurried=False)
+        except (OSError, ValueError) as error:
+            self._tell("health", new="unknown", detail=f"liveness cannot be looked at: {error}")
+        else:
             self._live.start()
 
     def _live_verdict(self, verdict: Verdict) -> None:

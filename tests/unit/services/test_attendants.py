@@ -101,3 +101,15 @@ def test_a_missed_watchdog_ends_it_but_not_while_it_starts_or_is_paused(stage: S
     assert stage.state("web") == "stopping"
     assert stage.unit("web").machine.wanted is Wanted.UP
     assert stage.process("web").got[0] == 6
+
+
+@pytest.mark.parametrize(
+    "probe", [Probe(kind="log", target="(unclosed"), Probe(kind="http", target="carrier://pigeon")]
+)
+def test_a_probe_that_cannot_even_be_made_hurts_nobody(stage: Stage, probe: Probe) -> None:
+    stage.apply(spec("web", ready=probe, live=Probe(kind="tcp", target="nowhere")))
+    stage.wind(5)
+    assert stage.state("web") == "running"
+    assert len(stage.processes) == 1
+    said = [e["detail"] for e in stage.told("health", new="unknown")]
+    assert [s.split(" cannot")[0] for s in said] == ["readiness", "liveness"]
