@@ -49,6 +49,8 @@ class Loop:
         self._soon: list[Callable[[], object]] = []
         self._running = False
         self._signals: dict[int, Callable[[], object]] = {}
+        self._came: set[int] = set()
+        """Signals that are still to be handled in this turn."""
         self._wake: tuple[int, int] | None = None
         self.wakeups = 0
         """Times the loop has left epoll: the idle cost, as a number."""
@@ -100,14 +102,19 @@ class Loop:
         if self._wake is not None:
             signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
 
+    def take_signals(self) -> None:
+        """Handle the signals that have come already, now and not in the next turn."""
+        if self._wake is not None:
+            self._on_wake(READ)
+
     def _on_wake(self, _mask: int) -> None:
         assert self._wake is not None
         try:
-            numbers = set(os.read(self._wake[0], 4096))
+            self._came.update(os.read(self._wake[0], 4096))
         except BlockingIOError:
-            return
-        for number in numbers:
-            callback = self._signals.get(number)
+            pass
+        while self._came:
+            callback = self._signals.get(self._came.pop())
             if callback is not None:
                 self._call(callback)
 

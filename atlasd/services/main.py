@@ -172,6 +172,7 @@ def run(where: paths.Paths, options: Options) -> int:
         signal.SIGHUP,
         lambda: upgrade_now(None, lambda e: say(f"upgrade refused: {e.message}; {e.hint}")),
     )
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.HELD_BACK)
     loop.call_later(1.0, lambda: upgrade.keep_code(run_dir))
     reap()  # what has ended before the handler stood
     _watchdog(loop)
@@ -184,6 +185,7 @@ def run(where: paths.Paths, options: Options) -> int:
     gc.collect()
     gc.freeze()
     loop.run()
+    upgrade.abandon()
     server.close()
     _remove_socket(where.services_socket)
     capture.close()

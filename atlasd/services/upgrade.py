@@ -21,7 +21,7 @@ from typing import NoReturn
 
 import atlasd
 from atlasd.errors import AtlasError
-from atlasd.services.commands import Finished
+from atlasd.services.commands import Cancellable, Finished
 from atlasd.services.supervisor import Supervisor
 
 FORMAT = 1
@@ -31,6 +31,8 @@ DEADLINE = 20.0
 """Seconds in which the new program must have adopted everything."""
 GRACE = 10.0
 PREFLIGHT = 15.0
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that wait while one program becomes another, which would die of them."""
 _KEPT = ("services", "")
 """Parts of the package that the role consists of: its own folder, and the leaves."""
 
@@ -55,6 +57,7 @@ class State:
 
 _current: State | None = None
 _code_is_kept = False
+_trial: Cancellable | None = None
 last: dict[str, object] = {}
 """What came of the last upgrade, for `hello`: `{"ok": bool, "detail": str}`, or empty."""
 
@@ -96,30 +99,52 @@ def execute(
     say: Callable[[str], object],
 ) -> None:
     """Try the new program, then become it. `refused` is called if it does not come to that."""
+    if supervisor.stopping:
+        refused(_stopping())
+        return
     program = executable or sys.executable
     command = [program, "-m", "atlasd", "services", *arguments]
 
     def tried(result: Finished) -> None:
-        problem = _unfit(result)
-        if problem:
-            refused(
-                AtlasError(
-                    "services.upgrade",
-                    f"the new program is not fit to take over: {problem}",
-                    hint="nothing was changed; put it right and try again",
-                )
-            )
-            return
-        say(f"upgrade: becoming {program}")
-        supervisor.journal.add("upgrade", detail=f"becoming {program}")
+        # Signals that come from here on wait for the new program; earlier ones are answered first.
+        signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
-            _become(supervisor, run_dir, program, command, arguments, lock)
+            supervisor.loop.take_signals()
+            problem = _unfit(result)
+            if supervisor.stopping:
+                refused(_stopping())
+            elif problem:
+                refused(
+                    AtlasError(
+                        "services.upgrade",
+                        f"the new program is not fit to take over: {problem}",
+                        hint="nothing was changed; put it right and try again",
+                    )
+                )
+            else:
+                say(f"upgrade: becoming {program}")
+                supervisor.journal.add("upgrade", detail=f"becoming {program}")
+                _become(supervisor, run_dir, program, command, arguments, lock)
         except OSError as error:
             refused(AtlasError("services.upgrade", f"cannot execute {program}: {error.strerror}"))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
 
-    supervisor.effects.commands.run(
+    global _trial  # noqa: PLW0603  one process, one successor
+    abandon()
+    _trial = supervisor.effects.commands.run(
         [*command, "--preflight"], on_exit=tried, env=dict(os.environ), timeout=PREFLIGHT
     )
+
+
+def abandon() -> None:
+    """Try no new program any more: the role ends, or another one is to be tried."""
+    if _trial is not None:
+        _trial.cancel()
+
+
+def _stopping() -> AtlasError:
+    return AtlasError("core.stopping", "atlasd is shutting down", hint="start it again")
 
 
 def _unfit(result: Finished) -> str:

@@ -18,6 +18,8 @@ def counting(host: Host) -> dict[str, list[int]]:
                 "command": program("count", PAUSES[n % 3], f"mark-{n}"),
                 "stop": {"timeout": "60s"},
                 "min_uptime": "0s",
+                # The busy ones fill a file every other second.
+                "log": {"max_size": "64KiB", "max_files": 10000},
             }
             for n in range(SERVICES)
         }
@@ -52,6 +54,7 @@ def check_unharmed(host: Host, before: dict[str, list[int]]) -> None:
         host.wait_for(name, "stopped")
     assert host.left() == []
     total = sum(check_numbers(host.lines(name), name) for name in before)
+    assert len(list((host.root / "log" / "count-0").glob("0.log.*"))) > 1, "nothing was rotated"
     print(f"{total} lines")
     assert total > SERVICES * 50
 

@@ -13,6 +13,7 @@ import pytest
 from tests.integration.services.host import (
     REPOSITORY,
     Host,
+    Moments,
     alive,
     environment,
     program,
@@ -24,7 +25,7 @@ SERVICES = 5
 LISTEN = "    listener = _listen("
 ANSWER = "    return json.dumps({"
 CHANGES = {
-    # What is put before a line of which file.
+    # What is put before a line of which file; at its end, without a line.
     "cannot-be-imported": ("main.py", "def main(", "raise SystemExit('broken')\n"),
     "answers-nonsense": ("upgrade.py", ANSWER, "    return 'what?'\n"),
     "hangs": ("upgrade.py", ANSWER, "    __import__('time').sleep(3600)\n"),
@@ -32,7 +33,7 @@ CHANGES = {
     "fails-at-once": ("main.py", "    lock = _lock(", "    raise RuntimeError('oh')\n"),
     "fails-in-adoption": (
         "adoption.py",
-        "    unit.adopt_process(",
+        "    unit.process.adopt(",
         "    raise RuntimeError('oh')\n",
     ),
     "fails-after-adoption": ("main.py", LISTEN, "    raise RuntimeError('oh')\n"),
@@ -70,8 +71,8 @@ def other_program(host: Host, change: str | None, version: str = "9.9.9") -> str
         name, where, line = CHANGES[change]
         file = package / "services" / name
         text = file.read_text()
-        assert text.count(where) == 1, f"{name} has changed: put the fault elsewhere"
-        file.write_text(text.replace(where, line + where))
+        assert not where or text.count(where) == 1, f"{name} has changed: put it elsewhere"
+        file.write_text(text.replace(where, line + where) if where else text + line)
     return wrapper(host.root / "python", f"{package.parent}:{REPOSITORY / 'plugins'}")
 
 
@@ -107,7 +108,12 @@ def test_the_same_program_anew(host: Host, counting: dict[str, list[int]]) -> No
     # Nothing of the way comes along with what is started later.
     host.ctl("restart", "plain")
     descriptors = Path(f"/proc/{host.pid('plain')}/fd")
-    assert {p.name for p in descriptors.iterdir()} == {"0", "1", "2"}
+    # What it opens itself while it begins is closed soon.
+    until(
+        lambda: {path.name for path in descriptors.iterdir()} == {"0", "1", "2"},
+        lambda: [path.readlink() for path in descriptors.iterdir()],
+        seconds=10,
+    )
     check_unharmed(host, counting, role)
 
 
@@ -185,9 +191,10 @@ def test_the_old_code_is_found_though_the_disk_has_the_new(
     role = host.start_role("services", PYTHONPATH=str(package))
     host.all_running(list(counting))
     host.core_is_up()
-    copies = host.run / "services" / "code" / "atlasd" / "services"
-    wanted = {p.name for p in (package / "atlasd" / "services").glob("*.py")}
-    until(lambda: copies.exists() and {p.name for p in copies.iterdir()} >= wanted)
+    copies = host.run / "services" / "code" / "atlasd"
+    originals = [package / "atlasd" / "__init__.py", *package.glob("atlasd/services/*.py")]
+    wanted = [path.relative_to(package / "atlasd") for path in originals]
+    until(lambda: all(same(copies / path, package / "atlasd" / path) for path in wanted))
     name, where, line = CHANGES["fails-after-adoption"]
     file = package / "atlasd" / "services" / name
     file.write_text(file.read_text().replace(where, line + where))
@@ -195,6 +202,10 @@ def test_the_old_code_is_found_though_the_disk_has_the_new(
     assert done.returncode == 1, done
     assert host.ask_services("snapshot")["version"] == "0.0.1"
     check_unharmed(host, counting, role)
+
+
+def same(copy: Path, original: Path) -> bool:
+    return copy.exists() and copy.read_bytes() == original.read_bytes()
 
 
 def test_one_that_is_killed_on_the_way_is_adopted_from_as_ever(
@@ -213,3 +224,33 @@ def test_hangup_upgrades_too(host: Host, counting: dict[str, list[int]]) -> None
     out = Path(host.root / "services.out")
     until(lambda: out.read_text().count("services ready") == 2, out.read_text)
     check_unharmed(host, counting, role)
+
+
+def test_killed_at_any_moment_of_an_upgrade(
+    host: Host, counting: dict[str, list[int]], moments: Moments
+) -> None:
+    host.kill("core")
+    for _ in range(15):
+        host.all_running(list(counting))
+        os.kill(host.pids["services"], signal.SIGHUP)
+        moments.pause(0.4)
+        host.restart_role("services")
+    host.start_role("core")
+    check_unharmed(host, counting, host.pids["services"])
+
+
+def test_told_to_end_at_any_moment_of_an_upgrade(
+    host: Host, counting: dict[str, list[int]], moments: Moments
+) -> None:
+    """It ends in order, with its services, and isn't killed by what it cannot answer just then."""
+    host.kill("core")
+    for _ in range(10):
+        role = host.pids["services"]
+        os.kill(role, signal.SIGHUP)
+        moments.pause(0.4)
+        os.kill(role, signal.SIGHUP)
+        os.kill(role, signal.SIGTERM)
+        until(lambda role=role: not alive(role))  # type: ignore[misc]
+        assert host.left() == []
+        host.start_role("services")
+        host.all_running(list(counting))
