@@ -78,6 +78,18 @@ class Attendants:
             self._socket.close()
             self._socket = None
 
+    def take_back(self) -> None:
+        """A peer has given descriptors back: what is stored, and what was said meanwhile."""
+        self.stored.take_back()
+        unit = self._unit
+        fd = unit.effects.held.take(self._socket_name) if self._socket is not None else None
+        if fd is not None:
+            # Our own socket has its path by now; in the old one stands what was sent while nobody
+            # was there to hear it.
+            old = NotifySocket(unit.loop, "", self._told, fd=fd)
+            old.drain()
+            old.close()
+
     def relisten(self, spec: ServiceSpec) -> None:
         """Open the notify socket of an adopted instance at the path that its program knows."""
         if launcher.wants_notify(spec):

@@ -13,6 +13,9 @@ from atlasd.services.loop import Loop, Timer
 PATIENCE = 4.0
 """Seconds after which what came back and nobody has taken is closed."""
 
+UNHEARD = "notify/"
+"""Sockets of this kind hold what was sent to them: wanted back though there is another by now."""
+
 Tell = Callable[[list[tuple[str, int]], list[str]], object]
 """Sends a peer (name, descriptor) pairs to keep, and names to let go."""
 
@@ -85,7 +88,8 @@ class Held:
         """A peer gives back what it has kept. The names that were not there yet are returned."""
         taken = []
         for name, fd in descriptors.items():
-            if name in self._offered or name in self._held:
+            known = name in self._held and not name.startswith(UNHEARD)
+            if known or name in self._offered:
                 os.close(fd)
                 continue
             os.set_inheritable(fd, False)

@@ -45,11 +45,21 @@ class Requests:
         self._refuse_while_stopping()
         self._supervisor.rolls.cancel(name)
         units = self._units(name, index)
+        self._wanted_again(name)
         starts = self._pulled_in(name)
-        self._want(name, Wanted.UP)
         starts += [(unit, "") for unit in units]
         self._supervisor.start_units(starts, Reason.REQUEST, actor)
         return [u.index for u in units]
+
+    def _wanted_again(self, name: str) -> None:
+        if self.service(name).removed:
+            raise AtlasError(
+                "service.unknown",
+                f"service {name!r} is no longer configured, and is being stopped",
+                hint="put it back into the configuration: atlasctl apply",
+            )
+        self._supervisor.stops.forget(name)
+        self._want(name, Wanted.UP)
 
     def _pulled_in(self, name: str) -> list[tuple[Unit, str]]:
         """What a start of the service starts too: what it requires and wants, and so on."""
@@ -59,7 +69,7 @@ class Requests:
         ):
             needed = self._supervisor.services[other]
             if needed.wanted is not Wanted.UP or needed.has_failed:
-                self._want(other, Wanted.UP)
+                self._wanted_again(other)
                 found += [(unit, f"{name} needs it") for unit in self._units(other, None)]
         return found
 
@@ -88,8 +98,8 @@ class Requests:
         """Restart; several instances one by one, each ready before the next is touched."""
         self._refuse_while_stopping()
         supervisor, units = self._supervisor, self._units(name, index)
+        self._wanted_again(name)
         needed = self._pulled_in(name)
-        self._want(name, Wanted.UP)
         for unit in units:
             unit.asked_down = False
         supervisor.start_units(needed, Reason.REQUEST, actor)

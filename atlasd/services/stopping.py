@@ -22,6 +22,11 @@ class Stops:
         """Have an instance stopped in its turn; `go_on` begins."""
         self._due[unit] = (reason, detail, actor)
 
+    def forget(self, service: str) -> None:
+        """Stop nobody of a service whose turn has not come: it is wanted again."""
+        for unit in [u for u in self._due if u.service.name == service]:
+            del self._due[unit]
+
     def forget_all(self) -> None:
         """Stop nobody whose turn has not come."""
         self._due.clear()

@@ -43,7 +43,7 @@ class Supervisor:
         self.stopping = False
         self.dependencies = Dependencies(self)
         self.rolls = Rolls(self)
-        self._stops = Stops(self)
+        self.stops = Stops(self)
         self._on_idle: list[Callable[[], None]] = []
         self.records_due: set[Unit] = set()
         self._has_policy = False
@@ -146,19 +146,19 @@ class Supervisor:
     def _act(self, actions: Iterable[Action], actor: str, reason: Reason) -> None:
         restarts: dict[str, list[Action]] = {}
         starts: list[tuple[Unit, str]] = []
-        self._stops.forget_all()  # the plan names those again that are still to be stopped
+        self.stops.forget_all()  # the plan names those again that are still to be stopped
         for action in actions:
             service = self.services[action.service]
             unit = service.unit(action.instance)
             if action.action == "start":
                 starts.append((unit, action.detail))
             elif action.action == "stop":
-                self._stops.add(unit, reason=action.reason, detail=action.detail, actor=actor)
+                self.stops.add(unit, reason=action.reason, detail=action.detail, actor=actor)
             elif action.action == "restart":
                 restarts.setdefault(action.service, []).append(action)
             else:
                 unit.update(service.spec)
-        self._stops.go_on()
+        self.stops.go_on()
         for name, those in restarts.items():
             units = [self.services[name].unit(a.instance) for a in those]
             self.rolls.begin(units, reason=Reason.CONFIG, detail=those[0].detail, actor=actor)
@@ -234,7 +234,7 @@ class Supervisor:
         for service in self.services.values():
             service.take_back_sockets()
             for unit in service.units.values():
-                unit.attendants.stored.take_back()
+                unit.attendants.take_back()
 
     # ------------------------------------------------------------------ what happens
 
@@ -266,7 +266,7 @@ class Supervisor:
                     del service.units[index]
             if service.removed and not service.units:
                 self.forget(name)
-        self._stops.go_on()
+        self.stops.go_on()
         if self.stopping and not any(s.any_live for s in self.services.values()):
             waiting, self._on_idle = self._on_idle, []
             for done in waiting:
@@ -296,5 +296,5 @@ class Supervisor:
         for service in self.services.values():
             for unit in service.units.values():
                 if unit.machine.state not in (Lifecycle.STOPPED, Lifecycle.LOST):
-                    self._stops.add(unit, reason=Reason.REQUEST, detail="atlasd stops", actor=actor)
+                    self.stops.add(unit, reason=Reason.REQUEST, detail="atlasd stops", actor=actor)
         self.loop.call_soon(self.settle)

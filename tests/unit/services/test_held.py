@@ -148,3 +148,14 @@ def test_who_waits_for_an_offer_is_called_once(ground: Ground) -> None:
     ground.held.offer({"b": null()})
     assert calls == [True]
     ground.held.settle()
+
+
+def test_a_socket_with_what_was_said_meanwhile_is_wanted_though_there_is_another(
+    ground: Ground,
+) -> None:
+    ground.held.hold("notify/web/0", 101)
+    fd = null()
+    assert ground.held.offer({"notify/web/0": fd}) == ["notify/web/0"]
+    assert ground.held.take("notify/web/0") == fd
+    assert ground.held.entries() == {"notify/web/0": 101}
+    os.close(fd)

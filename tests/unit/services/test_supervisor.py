@@ -410,3 +410,24 @@ def test_a_request_to_a_service_without_instances_is_refused_in_words(stage: Sta
     with pytest.raises(AtlasError, match="has no instance 3"):
         stage.requests.stop("web", 3, actor="test")
     assert stage.requests.restart("web", None, actor="test") == []
+
+
+def test_a_start_takes_back_a_stop_that_still_waits_for_its_turn(stage: Stage) -> None:
+    both = (spec("db"), spec("api", edges=needs("requires db:started")))
+    stage.apply(*both)
+    stage.wind(3)
+    stage.apply(*both, wanted={"db": Wanted.DOWN, "api": Wanted.DOWN})
+    assert (stage.state("db"), stage.state("api")) == ("running", "stopping")
+    stage.requests.start("db", None, actor="test")
+    stage.dies("api", exit_=Exit(signal=15))
+    stage.wind(3)
+    assert stage.state("db") == "running"
+
+
+def test_what_is_being_removed_cannot_be_started(stage: Stage) -> None:
+    stage.apply(spec("web"))
+    stage.apply()
+    with pytest.raises(AtlasError, match="is no longer configured"):
+        stage.requests.start("web", None, actor="test")
+    stage.dies("web", exit_=Exit(signal=15))
+    assert stage.supervisor.services == {}
