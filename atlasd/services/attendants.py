@@ -309,6 +309,9 @@ class Attendants:
         self._keep_descriptors(message)
         if said.status is not None:
             unit.status_text = said.status
+        if said.errno is not None and 0 < said.errno < 4096:
+            trouble = f"errno {said.errno}: {os.strerror(said.errno)}"
+            unit.status_text = f"{unit.status_text} ({trouble})" if unit.status_text else trouble
         if said.main_pid is not None:
             self._main_process_is(said.main_pid)
         if said.extend_timeout_usec is not None:

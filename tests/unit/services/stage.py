@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from atlasd.services.commands import Commands, Finished
 from atlasd.services.effects import Effects
 from atlasd.services.held import Held
 from atlasd.services.loop import Loop
+from atlasd.services.notifysock import Message, Notification
 from atlasd.services.output import Capture
 from atlasd.services.requests import Requests
 from atlasd.services.restart import Exit
@@ -334,6 +335,15 @@ class Stage:
                 pass  # closed meanwhile
         self.turn()
 
+    def says(self, name: str, *, pid: int | None = None, **words: Any) -> None:
+        """A process, the main one if no other is named, speaks to its notify socket."""
+        hears = _NoNotifySocket.open[f"{self.folder}/run/notify/{name}.0"]
+        speaker = pid if pid is not None else self.process(name).pid
+        hears.receive(
+            Message(notification=Notification(**words), pid=speaker, uid=0, gid=0, fds=[])
+        )
+        self.turn()
+
     def started(self) -> list[str]:
         """The programs in the order of their starts."""
         return [p.launch.argv[0].removeprefix("/bin/") for p in self.processes.values()]
@@ -366,9 +376,22 @@ class _NoCapture:
 
 
 class _NoNotifySocket:
-    def __init__(self, loop: Loop, path: str, receive: object, *, fd: int | None = None) -> None:
+    """Hears what `Stage.says` says."""
+
+    open: ClassVar[dict[str, "_NoNotifySocket"]] = {}
+
+    def __init__(
+        self,
+        loop: Loop,
+        path: str,
+        receive: Callable[[Message], object],
+        *,
+        fd: int | None = None,
+    ) -> None:
         self.address = path
+        self.receive = receive
         self._fd = os.open("/dev/null", os.O_RDONLY)
+        self.open[path] = self
 
     def fileno(self) -> int:
         return self._fd
@@ -378,3 +401,4 @@ class _NoNotifySocket:
 
     def close(self) -> None:
         os.close(self._fd)
+        self.open.pop(self.address, None)

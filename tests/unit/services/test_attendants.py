@@ -113,3 +113,76 @@ def test_a_probe_that_cannot_even_be_made_hurts_nobody(stage: Stage, probe: Prob
     assert len(stage.processes) == 1
     said = [e["detail"] for e in stage.told("health", new="unknown")]
     assert [s.split(" cannot")[0] for s in said] == ["readiness", "liveness"]
+
+
+# ---------------------------------------------------------------------- what a program says
+
+
+def test_a_program_says_how_it_is(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY))
+    stage.says("web", status="loading")
+    assert stage.unit("web").status_text == "loading"
+    stage.says("web", errno=2)
+    assert stage.unit("web").status_text == "loading (errno 2: No such file or directory)"
+    stage.says("web", errno=10**18)
+    stage.says("web", ready=True, status="at work")
+    assert (stage.state("web"), stage.unit("web").status_text) == ("running", "at work")
+    stage.says("web", stopping=True)
+    assert (stage.state("web"), stage.unit("web").machine.traffic) == ("running", "out")
+
+
+def test_a_stranger_changes_nothing(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY), spec("other"))
+    stranger = stage.process("other").pid
+    stage.processes[stranger].launch.env.clear()  # type: ignore[attr-defined]
+    stage.says("web", pid=stranger, ready=True, status="hello", main_pid=stranger)
+    assert (stage.state("web"), stage.unit("web").status_text) == ("starting", "")
+    assert stage.unit("web").attendants.refused_messages == 1
+    assert stage.unit("web").pid != stranger
+
+
+def test_the_dead_say_nothing_of_whoever_comes_next(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY))
+    former = stage.process("web").pid
+    stage.dies("web")
+    stage.wind(1)
+    stage.says("web", pid=former, ready=True)
+    assert stage.state("web") == "starting"
+
+
+def test_another_main_process_of_its_own_is_the_one_that_counts(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY))
+    first, child = stage.process("web"), stage.child_of("web")
+    stage.says("web", main_pid=child.pid, ready=True)
+    assert stage.unit("web").pid == child.pid
+    assert stage.supervisor.by_pid.keys() == {child.pid}
+    first.alive = False
+    stage.ends_alone(child, Exit(signal=11))
+    stage.wind(1)
+    assert stage.told("crash")[0]["data"]["signal"] == "SEGV"
+    assert len(stage.started()) == 3
+
+
+def test_a_main_process_that_is_not_its_own_is_not_believed(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY), spec("other"))
+    mine, other = stage.process("web").pid, stage.process("other").pid
+    stage.says("web", main_pid=other)
+    stage.says("web", main_pid=1)
+    assert stage.unit("web").pid == mine
+    assert stage.unit("other").pid == other
+
+
+def test_a_program_asks_for_more_time_and_for_another_watchdog(stage: Stage) -> None:
+    stage.apply(spec("web", ready=NOTIFY, start_timeout=5.0))
+    stage.wind(4)
+    stage.says("web", extend_timeout_usec=20_000_000)
+    stage.wind(18)
+    assert stage.state("web") == "starting"
+    stage.says("web", ready=True, watchdog_usec=3_000_000)
+    for _ in range(3):
+        stage.wind(2)
+        stage.says("web", watchdog="ping")
+    assert stage.state("web") == "running"
+    stage.says("web", watchdog="trigger")
+    assert stage.state("web") == "stopping"
+    assert stage.process("web").got == [6]
