@@ -46,17 +46,26 @@ class Attendants:
     def prepare(self, spec: ServiceSpec, uid: int | None) -> int | None:
         """Open what the program is told of before it starts; its end of the readiness pipe."""
         unit = self._unit
-        name = f"{unit.service.name}.{unit.index}"
         if launcher.wants_notify(spec):
             self.listen()
         else:
             self._close_socket()
         if spec.ready is not None and spec.ready.kind == "fd":
-            self._pipe = ReadyPipe(
-                unit.loop, f"{unit.effects.notify_dir}/{name}.fd", on_verdict=self._ready_verdict
-            )
+            self._pipe = ReadyPipe(unit.loop, self._pipe_path, on_verdict=self._ready_verdict)
+            # A program closes its end once it has written its newline: a peer's duplicate keeps
+            # that for a successor.
+            unit.effects.held.hold(self._pipe_name, self._pipe.fileno())
             return self._pipe.child_fd()
         return None
+
+    @property
+    def _pipe_path(self) -> str:
+        unit = self._unit
+        return f"{unit.effects.notify_dir}/{unit.service.name}.{unit.index}.fd"
+
+    @property
+    def _pipe_name(self) -> str:
+        return f"ready/{self._unit.service.name}/{self._unit.index}"
 
     def listen(self) -> None:
         """Open the notify socket: at the same path again for an instance that was adopted."""
@@ -186,6 +195,9 @@ class Attendants:
             if adopted:  # it may have said so while nobody listened, or just before
                 unit.loop.call_soon(self._look_back)
         elif probe.kind == "fd":
+            if adopted and not os.path.exists(self._pipe_path):
+                unit.machine.ready(unit.now)  # a predecessor has read it, and died of something
+                return
             if self._pipe is None:  # adopted before it was ready: the same pipe, by its path
                 self.prepare(spec, unit.uid)
             assert self._pipe is not None
@@ -202,6 +214,7 @@ class Attendants:
     def _stop_ready(self) -> None:
         if isinstance(self._ready, LogProbe):
             self._unit.output.tap(None)
+        self._unit.effects.held.drop(self._pipe_name)
         for watcher in (self._ready, self._pipe):
             if watcher is not None:
                 watcher.stop()
@@ -211,6 +224,8 @@ class Attendants:
         unit = self._unit
         machine = unit.machine
         self._warn("readiness", verdict)
+        if isinstance(self._ready, ReadyPipe):
+            unit.effects.held.drop(self._pipe_name)
         probe = machine.spec.ready
         broken = probe is not None and verdict.state.unable >= max(probe.fail_after, 1)
         if machine.state is Lifecycle.STARTING and broken:

@@ -58,54 +58,80 @@ class Cursor:
 
 
 class HeldDescriptors:
-    """Duplicates of the pipes and sockets that services entrusts to core, by name."""
+    """Duplicates of the pipes and sockets that services entrusts to core, by name.
+
+    What a predecessor left is kept apart from what its successor entrusts until it was offered:
+    under the same name stand two different things, and in the older one may be what nobody has
+    heard yet.
+    """
 
     def __init__(self) -> None:
         self._held: dict[str, int] = {}
-        self._stale: set[str] = set()
+        self._left: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self.names())
 
     def names(self) -> tuple[str, ...]:
         """What is held, oldest first."""
-        return tuple(self._held)
+        return tuple(dict.fromkeys((*self._left, *self._held)))
 
     def take(self, names: Sequence[str], descriptors: Sequence[int]) -> None:
-        """Keep each descriptor under its name; one that was held under it before is closed."""
+        """Keep each descriptor under its name; the same owner's earlier one is closed."""
         for name, descriptor in zip(names, descriptors, strict=True):
-            self.drop([name])
+            _close(self._held, name)
             self._held[name] = descriptor
 
     def drop(self, names: Iterable[str]) -> None:
         """Close what is held under these names; unknown ones are passed over."""
         for name in names:
-            self._stale.discard(name)
-            descriptor = self._held.pop(name, None)
-            if descriptor is not None:
-                os.close(descriptor)
+            _close(self._held if name in self._held else self._left, name)
 
     def outlive(self) -> None:
-        """Who entrusted all this has gone; what its successor entrusts anew is told apart."""
-        self._stale = set(self._held)
+        """Who entrusted all this has gone; it is what a predecessor left from now on."""
+        for name, descriptor in self._held.items():
+            _close(self._left, name)
+            self._left[name] = descriptor
+        self._held = {}
 
     def to_offer(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
         """What a predecessor entrusted, in portions that fit one message each."""
-        names = tuple(name for name in self._held if name in self._stale)
+        names = tuple(self._left)
         return [
-            (part, tuple(self._held[name] for name in part))
+            (part, tuple(self._left[name] for name in part))
             for part in (
                 names[at : at + MAX_DESCRIPTORS] for at in range(0, len(names), MAX_DESCRIPTORS)
             )
         ]
 
     def settle(self, offered: Iterable[str], taken: Collection[str]) -> None:
-        """Close what was offered and not taken, but for what was entrusted anew meanwhile."""
-        self.drop(name for name in offered if name not in taken and name in self._stale)
+        """Close what was offered and not taken.
+
+        What was taken is kept for as long as the successor has entrusted nothing else under that
+        name: it might die before it does.
+        """
+        for name in offered:
+            if name in taken and name in self._left and name not in self._held:
+                self._held[name] = self._left.pop(name)
+            else:
+                _close(self._left, name)
+
+    def forget_the_left(self) -> None:
+        """Close what a predecessor left: its owner lives, and has entrusted everything anew."""
+        for name in tuple(self._left):
+            _close(self._left, name)
 
     def close(self) -> None:
         """Close everything."""
-        self.drop(tuple(self._held))
+        for held in (self._held, self._left):
+            for name in tuple(held):
+                _close(held, name)
+
+
+def _close(held: dict[str, int], name: str) -> None:
+    descriptor = held.pop(name, None)
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 class ServicesClient:
@@ -206,6 +232,8 @@ class ServicesClient:
         )
         if self._given_back_to != hello.identity:
             await self._give_back(connection)
+        else:
+            self.held.forget_the_left()
         self._given_back_to = hello.identity
         await self._subscribe(connection, hello)
         self.hello = hello

@@ -146,6 +146,8 @@ def tell(*moves: str) -> None:
         elif move.startswith("file:"):
             while not os.path.exists(move[5:]):
                 time.sleep(0.01)
+        elif move.startswith("touch:"):
+            os.close(os.open(move[6:], os.O_CREAT))
         elif move.startswith("say:"):
             say(move[4:])
         else:

@@ -61,6 +61,24 @@ def test_ready_when_it_says_so_and_not_before(host: Host, kind: str, dies: bool)
     assert host.all_running(["web"])["web"] == [pid]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_ready_while_the_role_is_dead(host: Host, kind: str) -> None:
+    """What a program says into the void is heard by the successor: nobody says it twice."""
+    command, ready = kinds(free_port(), host.files)[kind]
+    said = host.files / "said"
+    if kind in ("notify", "log"):
+        command = [*command, f"touch:{said}"]
+    host.start({"web": {"command": command, "ready": {**ready, "timeout": "30s"}}})
+    pid = until(lambda: host.instance("web")["pid"])
+    host.kill("services")
+    (host.files / "gate").write_text("200")
+    if kind in ("notify", "log"):
+        until(said.exists)
+    host.start_role("services")
+    web = host.wait_for("web")
+    assert (web["pid"], web["restarts"]) == (pid, 0)
+
+
 def test_ready_by_its_uptime(host: Host) -> None:
     host.start({"web": {"command": program("sleep"), "ready": {"uptime": "700ms"}}})
     assert until(lambda: host.instance("web")["pid"])
