@@ -55,6 +55,33 @@ def count(pause: str, *_mark: str) -> None:
     say(f"last {number}")
 
 
+def burst(seed: str) -> None:
+    """Write lines of any length to both streams, without a pause; at TERM the last one tells."""
+    over = False
+
+    def stop(*_: object) -> None:
+        nonlocal over
+        over = True
+
+    signal.signal(signal.SIGTERM, stop)
+    number = 0
+    while not over:
+        number += 1
+        data = long_line(int(seed), number).encode() + b"\n"
+        while data:
+            data = data[os.write(1 + number % 2, data) :]
+        if number % 50 == 0:
+            time.sleep(0.002)
+    say(f"last {number}")
+
+
+def long_line(seed: int, number: int) -> str:
+    """The line of this number: mostly short, now and then much longer than a pipe's page."""
+    mixed = (seed * 2654435761 + number * 40503) & 0xFFFFFFFF
+    length = mixed % 120 if mixed % 97 else mixed % 20000
+    return f"{number} " + chr(97 + number % 26) * length
+
+
 def end_when(path: str, code: str) -> None:
     """End as soon as the file is there: by a signal for a negative code."""
     while not os.path.exists(path):
@@ -313,4 +340,5 @@ def store() -> None:
     forever()
 
 
-globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])
+if __name__ == "__main__":
+    globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])

@@ -1,12 +1,21 @@
 """Core and the services role are killed again and again; no service notices, no line is lost."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.integration.services.host import Host, Moments, program
+from tests.integration.services.program import long_line
 
 SERVICES = 20
 PAUSES = (0.001, 0.02, 0.05)
 """Seconds between two lines; of the services in turn."""
+
+
+@pytest.fixture
+def host(request: pytest.FixtureRequest, new_host: Callable[..., Host]) -> Host:
+    """Give a host whose services are in cgroups, or one without."""
+    return new_host(cgroup=getattr(request, "param", "auto"))
 
 
 @pytest.fixture
@@ -80,6 +89,7 @@ def test_core_killed_fifty_times(
     check_unharmed(host, counting)
 
 
+@pytest.mark.parametrize("host", ["auto", "off"], ids=["cgroup", "no-cgroup"], indirect=True)
 def test_services_killed_twenty_times(
     host: Host, counting: dict[str, list[int]], moments: Moments
 ) -> None:
@@ -92,3 +102,32 @@ def test_both_killed_in_any_order(
 ) -> None:
     storm(host, moments, {"core": 50, "services": 20}, 0.3)
     check_unharmed(host, counting)
+
+
+def test_long_lines_come_whole_whoever_dies(
+    new_host: Callable[..., Host], moments: Moments
+) -> None:
+    """Lines of up to 20 kB as fast as they come: each whole, once, in order, of either stream."""
+    host = new_host()
+    seed = moments.seed
+    host.start(
+        {
+            "burst": {
+                "command": program("burst", seed),
+                "stop": {"timeout": "60s"},
+                "log": {"max_size": "4MiB", "max_files": 1000},
+            }
+        }
+    )
+    pid = host.wait_for("burst")["pid"]
+    storm(host, moments, {"services": 12, "core": 4}, 0.5)
+    assert host.wait_for("burst")["pid"] == pid
+    host.core_is_up()
+    host.ctl("stop", "burst", timeout=120)
+    even, odd = host.lines("burst", stream="stdout"), host.lines("burst", stream="stderr")
+    last = int(even.pop().removeprefix("last "))
+    for found, first in ((odd, 1), (even, 2)):
+        expected = (long_line(seed, number) for number in range(first, last + 1, 2))
+        wrong = [(a[:60], b[:60]) for a, b in zip(found, expected, strict=True) if a != b]
+        assert wrong == []
+    assert last > 1000
