@@ -51,15 +51,25 @@ HELPERS = {
 }
 
 
+def left_behind(host: Host, main: int, number: int) -> list[int]:
+    """What the main process has started, once all of it is there."""
+    return until(
+        lambda: (
+            found
+            if len(found := [pid for pid in host.running("mark") if pid != main]) == number
+            else None
+        ),
+        host.commands,
+    )
+
+
 @pytest.mark.parametrize("kind", HELPERS)
 def test_nothing_is_left_after_a_stop(any_host: Host, kind: str) -> None:
     host = any_host
     command, number = HELPERS[kind]
     host.start({"web": {"command": command, "ready": {"log": "ready"}}})
     main = host.wait_for("web")["pid"]
-    others = until(lambda: found if len(found := host.running("mark")) >= number else None)
-    others = [pid for pid in others if pid != main]
-    assert len(others) == number
+    others = left_behind(host, main, number)
     host.ctl("stop", "web")
     assert host.instance("web")["state"] == "stopped"
     assert host.left() == []
@@ -72,13 +82,11 @@ def test_nothing_is_left_of_a_crash_before_the_next_start(any_host: Host, kind: 
     command, number = HELPERS[kind]
     host.start({"web": {"command": command, "ready": {"log": "ready"}}})
     main = host.wait_for("web")["pid"]
-    others = until(lambda: found if len(found := host.running("mark")) >= number else None)
+    others = left_behind(host, main, number)
     os.kill(main, signal.SIGKILL)
     until(lambda: host.instance("web")["pid"] not in (main, None))
     assert not any(map(alive, others))
-    host.wait_for("web")
-    again = until(lambda: found if len(found := host.running("mark")) >= number else None)
-    assert len(again) == len(others)
+    again = left_behind(host, host.wait_for("web")["pid"], number)
     assert not set(again) & set(others)
 
 
@@ -89,7 +97,7 @@ def test_nothing_is_left_when_the_role_that_started_it_is_dead(any_host: Host, k
     command, number = HELPERS[kind]
     host.start({"web": {"command": command, "ready": {"log": "ready"}}})
     main = host.wait_for("web")["pid"]
-    until(lambda: len(host.running("mark")) >= number)
+    left_behind(host, main, number)
     host.restart_role("services")
     assert host.wait_for("web")["pid"] == main
     host.core_is_up()
