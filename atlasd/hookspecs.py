@@ -28,6 +28,8 @@ from atlasd.contracts.collectors import CollectorType
 from atlasd.contracts.components import Component
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.review import ConfigDiff, Objection
+from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.contracts.subscribers import Subscriber
 
 HOOK_API = 1
@@ -42,6 +44,22 @@ def register_config_sources() -> list[ConfigSource]:  # type: ignore[empty-body]
     """Kinds of configuration files that this plugin can read, each with positions.
 
     Called before any configuration is known.
+    """
+
+
+@hookspec
+def register_secret_backends() -> list[SecretBackend]:  # type: ignore[empty-body]
+    """Places where secrets are kept, for `secret://NAME/...` and `[secrets.backends.*]`.
+
+    They are opened in every role that resolves a configuration, when the first secret is needed.
+    """
+
+
+@hookspec
+def register_secret_rotators() -> list[RotatorType]:  # type: ignore[empty-body]
+    """Ways to rotate secrets, for `rotator = "..."` in `[secrets.rotate.*]`.
+
+    They are opened in core, for one rotation each.
     """
 
 
@@ -81,4 +99,14 @@ def authorize(actor: Actor, operation: str) -> Decision | None:
     implementation can refuse what would be allowed and never the reverse. The first decision
     stands. It must be quick and pure: it runs in core's loop. One that raises, or returns
     something else, refuses: a broken lock is a locked one.
+    """
+
+
+@hookspec
+def review_config(diff: ConfigDiff) -> Objection | None:
+    """An objection to a change of the configuration, or None.
+
+    Asked in core of every plugin before a new generation takes the place of the one in force; any
+    objection stops it, and nothing has changed. It must be quick and pure, as `authorize`. One
+    that raises, or returns something else, objects.
     """

@@ -1,11 +1,15 @@
-"""The sections of a configuration, as models: host, api, log, services, checks, plugins."""
+"""The sections of a configuration, as models: host, api, log, secrets, settings and so on."""
 
-from typing import Annotated, Literal
+import warnings
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from atlasd.config.fields import (
+    Command,
     Duration,
+    FilePath,
+    FilePaths,
     ListenAddress,
     Section,
     Size,
@@ -101,6 +105,102 @@ class Check(Section):
     )
 
 
+class SecretBackend(Section):
+    """A place where secrets are kept; further keys are settings of the backend's type."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str | None = setting(
+        None, "Name of a backend type; without it the table's own name. See `atlasctl plugins`."
+    )
+
+
+class Rotation(Section):
+    """How one secret is rotated: create, set, test, promote, retire."""
+
+    rotator: str | None = setting(
+        None, "Name of a rotator that a plugin supplies; without it the commands below are run."
+    )
+    create: Command | None = setting(
+        None, "Command that prints the new value; without it `length` random characters."
+    )
+    length: int = setting(32, "Characters of a random value, letters and digits.", ge=16, le=4096)
+    set: Command | None = setting(
+        None, "Command that has the system accept the new value, which it reads from its input."
+    )
+    test: Command | None = setting(
+        None,
+        "Command that proves the new value, which it reads from its input; without success "
+        "the current value stays.",
+    )
+    retire: Command | None = setting(
+        None, "Command that has the system refuse the old value, which it reads from its input."
+    )
+    overlap: Duration = setting(
+        3600.0, "Time for which the previous value still works after a promotion. Duration."
+    )
+    every: Duration | None = setting(
+        None, "Time from one rotation to the next; without it only when asked. Duration.", gt=0
+    )
+    timeout: Duration = setting(60.0, "Time that a command may take. Duration.", gt=0)
+
+
+class Secrets(Section):
+    """Where secrets are kept, and how long a fetched one may be used."""
+
+    backend: str = setting("fernet", "Backend of a reference that names none.")
+    fresh_for: Duration = setting(
+        300.0, "Time after which a value is fetched again, varied by a tenth. Duration.", gt=0
+    )
+    max_stale: Duration = setting(
+        86400.0,
+        "Age up to which a value is used while its backend does not answer. Duration.",
+    )
+    revocation_grace: Duration = setting(
+        0.0, "Time for which a value is used after it was deleted, disabled or denied. Duration."
+    )
+    fail_closed: bool = setting(
+        False, "true: no secret is handed out that cannot be entered in the audit log."
+    )
+    backends: dict[str, SecretBackend] = setting(
+        {}, "Backends by name; those without settings need no table."
+    )
+    rotate: dict[str, Rotation] = setting({}, "How secrets are rotated, by their names.")
+
+
+with warnings.catch_warnings():
+    # `schema` is what operators call it; pydantic's own method of that name is long deprecated.
+    warnings.simplefilter("ignore")
+
+    class SettingsSet(Section):
+        """Settings of an application, typed and validated; services are given them by name."""
+
+        files: FilePaths = setting(
+            (),
+            "Files of settings, a later one beats an earlier one; {environment} is the one in "
+            "force. One that starts with - need not exist.",
+        )
+        dialect: Literal["bash", "docker", "compose", "systemd"] = setting(
+            "bash", "How .env files among them are read."
+        )
+        values: dict[str, Any] = setting({}, "Settings that beat those of the files.", repr=False)
+        schema: str | None = setting(  # type: ignore[assignment]
+            None,
+            "JSON Schema (a path), or a pydantic model, as `shop.settings:Settings`.",
+        )
+        python: FilePath | None = setting(
+            None, "Python interpreter in which a pydantic model is loaded; without it atlasd's own."
+        )
+        env_prefix: str = setting(
+            "", "What the names of its environment variables begin with, as `SHOP_`."
+        )
+        check: Command | None = setting(
+            None,
+            "Command that vets the settings, which it reads as JSON from its input; another exit "
+            "code than 0 refuses the change.",
+        )
+
+
 class Plugin(Section):
     """Settings of what a plugin supplies under this name; the plugin says which there are."""
 
@@ -113,6 +213,8 @@ class Settings(Section):
     host: Host = setting(Host(), "What holds for the host as a whole.")
     api: Api = setting(Api(), "The HTTP interface.")
     log: DaemonLog = setting(DaemonLog(), "What atlasd itself logs.")
+    secrets: Secrets = setting(Secrets(), "Where secrets are kept.")
+    settings: dict[str, SettingsSet] = setting({}, "Settings of applications, by name.")
     services: dict[str, Service] = setting({}, "Programs that are kept running, by name.")
     checks: dict[str, Check] = setting({}, "What is looked at regularly, by name.")
     plugins: dict[str, Plugin] = setting({}, "Settings of plugins, by name.")

@@ -49,6 +49,20 @@ def _socket(value: object) -> object:
     return {"address": value} if isinstance(value, str) else value
 
 
+def _secret(value: object) -> object:
+    return {"value": value} if isinstance(value, str) else value
+
+
+def _on_change(value: object) -> object:
+    return {"action": value} if isinstance(value, str) else value
+
+
+def _settings_files(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(value)
+    return (value,)
+
+
 def _restart(value: object) -> object:
     return {"policy": value} if isinstance(value, str) else value
 
@@ -225,6 +239,48 @@ class Log(Section):
     compress: bool = setting(_LOG.compress, "Compress rotated files (gzip).")
 
 
+class ServiceSecret(Section):
+    """A secret that the program is handed; nothing else of the secret store is open to it."""
+
+    value: str = Field(
+        description="Reference, as `secret://db#password`, or text with `${secret:db#password}`.",
+        repr=False,
+    )
+    deliver: Literal["file", "fd", "env"] = setting(
+        "file",
+        "file: mode 0400 on tmpfs, its path in NAME_FILE; fd: a sealed memfd, its number in "
+        "NAME_FD; env: the variable NAME, which others can read in /proc.",
+    )
+    path: str | None = setting(None, "Name of the file; without it NAME. For file only.")
+
+
+class SettingsFile(Section):
+    """A file rendered from the service's settings: mode 0400, on tmpfs, never on disk."""
+
+    path: str = Field(description="Its name in the service's own folder; told in SETTINGS_FILE.")
+    format: Literal["toml", "json", "yaml", "env", "template"] = setting(
+        "json", "toml, json, yaml, env (NAME=value lines), or template."
+    )
+    template: FilePath | None = setting(None, "Jinja template, for the format template.")
+    check: Command | None = setting(
+        None,
+        "Command that vets the rendered file, {file} standing for its path, before anything else "
+        "sees it; another exit code than 0 refuses the whole change.",
+    )
+
+
+class OnChange(Section):
+    """What is done when only settings or secrets of the service have changed."""
+
+    action: Literal["restart", "reload", "signal", "swap", "none"] = setting(
+        spec.OnChange().kind,
+        "restart; reload, as `reload` says; signal; swap: files are exchanged, nobody is told; "
+        "none: the next start has it. Instances have their turn one by one, healthy before the "
+        "next.",
+    )
+    signal: SignalName = setting(spec.OnChange().signal, "What is sent, for signal.")
+
+
 Hooks = Annotated[tuple[Hook, ...], spelled(_hooks, "a list of hooks", "string", "list", "table")]
 
 
@@ -259,6 +315,25 @@ class Service(Section):
         "Files of NAME=VALUE lines, a later one beats an earlier one. One that starts with - need "
         "not exist.",
     )
+    settings: Names = setting(
+        (),
+        "Sets of application settings, [settings.NAME], that it is given; a later one beats an "
+        "earlier one. As environment variables, unless there is a `settings_file`.",
+    )
+    settings_file: Annotated[
+        tuple[SettingsFile, ...],
+        spelled(_settings_files, "a table or a list of them", "list", "table"),
+    ] = setting((), "Files rendered from its settings, each { path, format, template, check }.")
+    secrets: dict[
+        str, Annotated[ServiceSecret, spelled(_secret, "a reference", "string", "table")]
+    ] = setting(
+        {},
+        "Secrets that it is handed, by the name of their variable, each a reference or "
+        "{ value, deliver, path }.",
+    )
+    on_change: Annotated[
+        OnChange, spelled(_on_change, "an action, or a table", "string", "table")
+    ] = setting(OnChange(), "What is done when only its settings or secrets have changed.")
     inherit_env: VariableNames = setting(
         INHERITED, "Variables that are taken over from the daemon's own environment."
     )

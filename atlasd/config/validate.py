@@ -7,7 +7,16 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from atlasd.config.problems import Findings
-from atlasd.config.schema import Api, Check, DaemonLog, Host, Plugin, Settings
+from atlasd.config.schema import (
+    Api,
+    Check,
+    DaemonLog,
+    Host,
+    Plugin,
+    Secrets,
+    Settings,
+    SettingsSet,
+)
 from atlasd.config.service import NAME_EXPECTED, Service
 from atlasd.config.units import NAME
 from atlasd.contracts.checks import CheckType
@@ -60,6 +69,8 @@ def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None)
         host=_section(data, "host", Host, findings),
         api=_section(data, "api", Api, findings),
         log=_section(data, "log", DaemonLog, findings),
+        secrets=_section(data, "secrets", Secrets, findings),
+        settings=_named(data, "settings", SettingsSet, findings),
         services=services,
         checks=checks,
         plugins=plugins,

@@ -24,6 +24,14 @@ class PluginContext(Protocol):
         """The time. Using it rather than the `time` module lets tests wind it by hand."""
 
     @property
+    def environment(self) -> str:
+        """The name of the environment in force: `production`."""
+
+    @property
+    def config_dir(self) -> Path:
+        """The folder of the main configuration file; the plugin only reads there."""
+
+    @property
     def state_dir(self) -> Path:
         """A folder of the plugin's own that outlives the daemon.
 

@@ -137,7 +137,7 @@ def _marked_hooks(manager: pluggy.PluginManager, plugin: object) -> dict[str, st
 
 
 def _known_hooks() -> list[str]:
-    return [*BY_HOOK, "authorize"]
+    return [*BY_HOOK, "authorize", "review_config"]
 
 
 def _check_hooks(manager: pluggy.PluginManager, plugin: object, marked: Mapping[str, str]) -> None:

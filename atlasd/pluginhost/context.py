@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -21,6 +22,14 @@ LOG_RECORDS = Rate(per_second=20.0, burst=200)
 """What one plugin may log."""
 
 
+@dataclass(kw_only=True)
+class Setting:
+    """What all plugins of a role are told of where they are; known once the files were read."""
+
+    environment: str = ""
+    config_dir: Path = Path()
+
+
 class Context:
     """A plugin's own `atlasd.contracts.context.PluginContext`."""
 
@@ -32,8 +41,10 @@ class Context:
         state_dir: Path,
         publish: Callable[[Event], None],
         ledger: Ledger,
+        setting: "Setting | None" = None,
     ) -> None:
         self._plugin = plugin
+        self._setting = setting or Setting()
         self._clock = clock
         self._folder = state_dir
         self._publish = publish
@@ -54,6 +65,16 @@ class Context:
     def clock(self) -> Clock:
         """The daemon's clock."""
         return self._clock
+
+    @property
+    def environment(self) -> str:
+        """The environment in force."""
+        return self._setting.environment
+
+    @property
+    def config_dir(self) -> Path:
+        """The folder of the main configuration file."""
+        return self._setting.config_dir
 
     @property
     def state_dir(self) -> Path:

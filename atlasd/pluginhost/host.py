@@ -25,7 +25,7 @@ from atlasd.errors import AtlasError
 from atlasd.events import Event
 from atlasd.pluginhost import answers, work
 from atlasd.pluginhost.admission import described
-from atlasd.pluginhost.context import Context
+from atlasd.pluginhost.context import Context, Setting
 from atlasd.pluginhost.guard import Backend, Guard, WrongAnswerError
 from atlasd.pluginhost.kinds import Descriptor, kind_of
 from atlasd.pluginhost.ledger import Cause, Cost, Ledger
@@ -69,6 +69,8 @@ class PluginHost:
         """
         self._drop_ins = drop_ins
         self._state_dir = state_dir
+        self.setting = Setting()
+        """Told to every plugin: set it once the environment is known."""
         self._publish = publish
         self._clock: Clock = clock or RealClock()
         self._roll = Roll(reserved_operations=reserved_operations)
@@ -167,6 +169,7 @@ class PluginHost:
                 state_dir=self._state_dir / plugin,
                 publish=self._publish,
                 ledger=self._ledger,
+                setting=self.setting,
             )
         return self._contexts[plugin]
 

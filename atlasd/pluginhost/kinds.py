@@ -11,6 +11,7 @@ from atlasd.contracts.collectors import CollectorType
 from atlasd.contracts.components import Component
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.contracts.subscribers import Subscriber
 
 
@@ -52,6 +53,18 @@ KINDS = (
         words="config source",
         hook="register_config_sources",
         descriptor=ConfigSource,
+    ),
+    Kind(
+        label="secret_backend",
+        words="secret backend",
+        hook="register_secret_backends",
+        descriptor=SecretBackend,
+    ),
+    Kind(
+        label="secret_rotator",
+        words="secret rotator",
+        hook="register_secret_rotators",
+        descriptor=RotatorType,
     ),
     Kind(
         label="check",

@@ -11,6 +11,8 @@ CONDITIONS = ("started", "ready", "healthy", "completed")
 EDGE_KINDS = ("requires", "wants", "after")
 READY_KINDS = ("notify", "fd", "tcp", "http", "exec", "log", "file", "uptime")
 LIVE_KINDS = ("tcp", "http", "exec", "file")
+ON_CHANGE = ("restart", "reload", "signal", "swap", "none")
+DELIVERIES = ("file", "fd", "env")
 RELOAD_KINDS = ("none", "signal", "exec", "notify")
 KILL_MODES = ("mixed", "control-group", "process", "none")
 
@@ -162,6 +164,45 @@ class Log:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """Something that is handed to the program beside its configured environment.
+
+    `file`: written 0400 below a folder of the service's own on tmpfs, its path told in the
+    variable NAME_FILE; `fd`: a sealed memfd, its number in NAME_FD; `env`: the variable NAME.
+    """
+
+    name: str
+    """Variable that it is told by, without the suffix: `DB_PASSWORD`."""
+    kind: str = "file"
+    """file | fd | env"""
+    path: str = ""
+    """Of a file: its name within the service's folder; empty: `name`."""
+    content: str = field(default="", repr=False)
+    """The bytes in base64."""
+    secret: bool = True
+    """Whether the content is itself one secret (a rendered file of settings is not)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownSecret:
+    """A value that must not show in the service's captured output."""
+
+    name: str
+    """What is written in its place: `[secret:NAME]`."""
+    value: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnChange:
+    """What is done when only deliveries have changed, one instance after the other."""
+
+    kind: str = "restart"
+    """restart | reload | signal | swap (files are exchanged, nobody is told) | none (the next
+    start has it)"""
+    signal: str = "HUP"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServiceSpec:
     """One service, fully resolved: nothing in it refers to a file that core has to read."""
 
@@ -191,6 +232,10 @@ class ServiceSpec:
     log: Log = field(default_factory=Log)
     env: Mapping[str, str] = field(default_factory=dict)
     """The whole environment of the program, secrets included: never logged."""
+    deliveries: tuple[Delivery, ...] = field(default=(), repr=False)
+    on_change: OnChange = field(default_factory=OnChange)
+    secrets: tuple[KnownSecret, ...] = field(default=(), repr=False)
+    """What its output is searched for: every secret that it is given, whatever the way."""
     inherited: tuple[str, ...] = ()
     """Names in `env` whose values are the daemon's own: a new process gets what they are then, but
     that atlasd was started from another shell is no reason to restart one."""

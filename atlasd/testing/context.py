@@ -23,8 +23,12 @@ class PlainContext:
         *,
         clock: Clock | None = None,
         secrets: Mapping[str, str] | None = None,
+        environment: str = "production",
+        config_dir: Path | None = None,
     ) -> None:
         """`state_dir` is made when asked for; `clock` is the real one unless given."""
+        self.environment = environment
+        self.config_dir = config_dir or state_dir
         self.published: list[Event] = []
         """What the plugin has told, in order."""
         self.log = logging.getLogger("atlasd.plugins.under_test")
