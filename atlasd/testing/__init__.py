@@ -10,9 +10,14 @@ The suites need pytest and pytest-asyncio beside atlasd:
         def check_type(self):
             return load_drop_in(Path("backlog.py").resolve(), CheckType)
         ...
+
+`SecretBackendSuite` in `atlasd.testing.secrets` and `ConfigSourceSuite` in
+`atlasd.testing.config_sources` are used in the same way. `MemoryBackend` is a secret backend that
+fails as it is told, for tests of what uses one.
 """
 
 from atlasd.clock import HandClock
 from atlasd.testing.context import PlainContext
+from atlasd.testing.memory_backend import MemoryBackend
 
-__all__ = ["HandClock", "PlainContext"]
+__all__ = ["HandClock", "MemoryBackend", "PlainContext"]
