@@ -1,7 +1,8 @@
 """From models to what the services role runs: `ServiceSpec` and `HostPolicy`."""
 
+import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from atlasd.config.probes import Live, Ready
 from atlasd.config.schema import Host
@@ -63,10 +64,15 @@ def service_spec(
     files: Mapping[str, str],
     environ: Mapping[str, str],
     folder: str,
+    extra_deliveries: Sequence[spec.Delivery] = (),
+    known_secrets: Sequence[spec.KnownSecret] = (),
 ) -> spec.ServiceSpec:
     """The specification of a valid service.
 
     `files` holds the variables of its environment files, `folder` is where relative paths start.
+    `extra_deliveries` are what it is handed beside its secrets: its settings, as variables (kind
+    env; one that the service's own `env` or files have too is left out) or as rendered files.
+    `known_secrets` are secrets that stand in these or anywhere else in its definition.
     """
     ready_timeout = service.ready.timeout if service.ready is not None else None
     return spec.ServiceSpec(
@@ -99,6 +105,12 @@ def service_spec(
         limits=spec.Limits(**service.limits.model_dump()),
         log=spec.Log(**service.log.model_dump()),
         env=environment(service, files=files, environ=environ),
+        deliveries=(
+            *secret_deliveries(service),
+            *(d for d in extra_deliveries if not _is_own(d, service, files)),
+        ),
+        on_change=spec.OnChange(kind=service.on_change.action, signal=service.on_change.signal),
+        secrets=_known(service, known_secrets),
         inherited=inherited(service, files=files, environ=environ),
         cwd=os.path.join(folder, service.cwd),  # noqa: PTH118  a Path would drop a final `/.`
         user=service.user,
@@ -112,6 +124,31 @@ def service_spec(
         post_stop=_hooks(service.post_stop),
         critical=service.critical,
     )
+
+
+def secret_deliveries(service: Service) -> tuple[spec.Delivery, ...]:
+    """What `[services.NAME.secrets]` hands to the program, by the names of the variables."""
+    return tuple(
+        spec.Delivery(
+            name=name,
+            kind=secret.deliver,
+            path=secret.path or "",
+            content=base64.b64encode(secret.value.encode()).decode(),
+        )
+        for name, secret in sorted(service.secrets.items())
+    )
+
+
+def _is_own(delivery: spec.Delivery, service: Service, files: Mapping[str, str]) -> bool:
+    own = delivery.name in service.env or delivery.name in files
+    return delivery.kind == "env" and own
+
+
+def _known(service: Service, others: Sequence[spec.KnownSecret]) -> tuple[spec.KnownSecret, ...]:
+    known = {one.value: one for one in others}
+    for name, secret in sorted(service.secrets.items()):
+        known.setdefault(secret.value, spec.KnownSecret(name=name, value=secret.value))
+    return tuple(known.values())
 
 
 def host_policy(host: Host) -> spec.HostPolicy:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from atlasd.config import deliveries
 from atlasd.config.convert import chosen, edge
 from atlasd.config.probes import PROBE_OPTIONS, PROBING, Live, Ready
 from atlasd.config.problems import Findings
@@ -45,6 +46,7 @@ def examine(settings: Settings, declared: Collection[str], findings: Findings) -
         _oneshot(service, path, findings)
         _sockets(service, path, findings)
         _variables(service, path, findings)
+        deliveries.examine(service, path, SET_BY_ATLASD, findings)
         _commands(service, path, findings)
         _edges(name, service, settings, declared, findings)
     _addresses(settings, findings)

@@ -7,11 +7,15 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 
+from atlasd.services import delivery
+
 CONDITIONS = ("started", "ready", "healthy", "completed")
 EDGE_KINDS = ("requires", "wants", "after")
 READY_KINDS = ("notify", "fd", "tcp", "http", "exec", "log", "file", "uptime")
 LIVE_KINDS = ("tcp", "http", "exec", "file")
 ON_CHANGE = ("restart", "reload", "signal", "swap", "none")
+LIVE_WAYS = delivery.LIVE_WAYS
+SECRETS_DIR = delivery.FOLDER
 DELIVERIES = ("file", "fd", "env")
 RELOAD_KINDS = ("none", "signal", "exec", "notify")
 KILL_MODES = ("mixed", "control-group", "process", "none")
@@ -230,7 +234,7 @@ class ServiceSpec:
     reload: Reload = field(default_factory=Reload)
     limits: Limits = field(default_factory=Limits)
     log: Log = field(default_factory=Log)
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The whole environment of the program, secrets included: never logged."""
     deliveries: tuple[Delivery, ...] = field(default=(), repr=False)
     on_change: OnChange = field(default_factory=OnChange)
@@ -280,7 +284,8 @@ RESTART_FIELDS = (
     "watchdog",
 )
 """Fields of `ServiceSpec` that only a new process can have; so are the limits that are rlimits,
-and a readiness or reload of kind notify or fd, which the program is told of in its environment."""
+a readiness or reload of kind notify or fd, which the program is told of in its environment, and
+which files and descriptors it is handed, but not what is in them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -306,6 +311,8 @@ def _digest(spec: ServiceSpec) -> str:
         body["ready"] = [spec.ready.kind, spec.ready.fd]
     if spec.reload.kind == "notify":  # it must have been told where to speak
         body["reload"] = spec.reload.kind
+    if shape := delivery.shape(spec.deliveries):
+        body["deliveries"] = shape
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
