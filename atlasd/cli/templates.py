@@ -312,7 +312,6 @@ def register_components() -> list[Component]:
 _CONFIG_SOURCE = '''"""The config source `{name}`: lines of `section.key = JSON value`."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from atlasd import hookimpl
@@ -322,16 +321,10 @@ from atlasd.errors import AtlasError
 ATLASD_API = 1
 
 
-def read(origin: Path, /) -> Layer:
-    """The file's settings, and where each of them stands."""
-    try:
-        text = origin.read_text()
-    except FileNotFoundError:
-        raise AtlasError("config.missing", f"{{origin}}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise _invalid(origin, 1, str(error)) from error
+def parse(text: str, origin: str, /) -> Layer:
+    """The text's settings, and where each of them stands."""
     data: dict[str, Any] = {{}}
-    values: dict[KeyPath, Position] = {{(): Position(origin=str(origin), line=1, column=1)}}
+    values: dict[KeyPath, Position] = {{}}
     keys: dict[KeyPath, Position] = {{}}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -344,7 +337,7 @@ def read(origin: Path, /) -> Layer:
             decoded = json.loads(value)
         except ValueError as error:
             raise _invalid(origin, number, f"the value is not JSON: {{error}}") from None
-        key_position = Position(origin=str(origin), line=number, column=1)
+        key_position = Position(origin=origin, line=number, column=1)
         table = data
         for depth, part in enumerate(path[:-1], start=1):
             table = table.setdefault(part, {{}})
@@ -356,9 +349,9 @@ def read(origin: Path, /) -> Layer:
             raise _invalid(origin, number, f"{{name.strip()}} is there already")
         table[path[-1]] = decoded
         keys[path] = key_position
-        place = Position(origin=str(origin), line=number, column=len(name) + 2)
+        place = Position(origin=origin, line=number, column=len(name) + 2)
         _note(values, keys, path, decoded, place)
-    return Layer(origin=str(origin), data=data, values=values, keys=keys)
+    return Layer(origin=origin, data=data, values=values, keys=keys)
 
 
 def _note(
@@ -379,11 +372,11 @@ def _note(
             _note(values, keys, (*path, index), below, place)
 
 
-def _invalid(origin: Path, line: int, what: str) -> AtlasError:
+def _invalid(origin: str, line: int, what: str) -> AtlasError:
     return AtlasError(
         "config.invalid",
         f"{{origin}}:{{line}}:1: {{what}}",
-        details={{"origin": str(origin), "line": line, "column": 1}},
+        details={{"origin": origin, "line": line, "column": 1}},
     )
 
 
@@ -395,7 +388,7 @@ def register_config_sources() -> list[ConfigSource]:
             name="{name}",
             summary="Lines of section.key = JSON value",
             suffixes=(".{name}",),
-            read=read,
+            parse=parse,
         )
     ]
 '''

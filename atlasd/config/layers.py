@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atlasd.config import shape
+from atlasd.config import files, shape
+from atlasd.config.files import Sources
 from atlasd.config.merge import Merged, merge
 from atlasd.config.problems import Problem
 from atlasd.contracts.config import ConfigSource, Layer
@@ -73,34 +74,29 @@ def read(
 
 def lay(layers: Sequence[Layer]) -> Merged:
     """The layers merged by the schema's idea of what may replace what."""
-
-    def kinds(path: tuple[str | int, ...]) -> frozenset[str]:
-        found = shape.at(path)
-        return found.kinds if found is not None else frozenset()
-
-    return merge(layers, shape.kind_of, kinds)
+    return merge(layers, shape.rules())
 
 
 class _Reading:
     """Files read so far."""
 
     def __init__(self, sources: Sequence[ConfigSource]) -> None:
-        self._sources = {suffix: source for source in sources for suffix in source.suffixes}
+        self._sources = Sources(sources)
         self.layers: list[Layer] = []
         self.problems: list[Problem] = []
         self._passed_over: set[Path] = set()
 
     def main(self, path: Path) -> None:
         """Read the main file, which must be there."""
-        source = self._sources.get(path.suffix)
+        source = self._sources.of_settings(path)
         if source is None:
             raise AtlasError(
                 "config.invalid",
                 f"{path}: no plugin reads files of this kind",
-                hint=f"known endings: {', '.join(sorted(self._sources)) or 'none'}",
+                hint=f"known endings: {', '.join(self._sources.endings) or 'none'}",
             )
         try:
-            self.layers.append(source.read(path))
+            self.layers.append(files.read(path, source))
         except AtlasError as error:
             if error.code == "config.missing":
                 raise AtlasError(
@@ -113,8 +109,10 @@ class _Reading:
 
     def file(self, path: Path) -> None:
         """Read a file that was found."""
+        source = self._sources.of_settings(path)
+        assert source is not None
         try:
-            self.layers.append(self._sources[path.suffix].read(path))
+            self.layers.append(files.read(path, source))
         except AtlasError as error:
             self.problems.append(_unread(error, path))
 
@@ -138,7 +136,7 @@ class _Reading:
             if path.name.startswith((".", "#")) or path.name.endswith(_LEFT_ABOUT):
                 continue
             # Unlike pathlib's, this never raises; what cannot be looked at, reading it will tell.
-            if path.suffix in self._sources and not os.path.isdir(path):  # noqa: PTH112
+            if self._sources.of_settings(path) is not None and not os.path.isdir(path):  # noqa: PTH112
                 files.append(path)
             elif path not in self._passed_over:
                 self._passed_over.add(path)
@@ -146,7 +144,7 @@ class _Reading:
                     Problem(
                         file=str(path),
                         got="not read: no plugin reads files of this kind",
-                        hint=f"known endings: {', '.join(sorted(self._sources))}",
+                        hint=f"known endings: {', '.join(self._sources.endings)}",
                         warning=True,
                     )
                 )

@@ -93,7 +93,7 @@ class Config:
     def shadowed(self, key: str | KeyPath) -> tuple[Position, ...]:
         """Where values stand that a higher layer replaced, the lowest layer first."""
         path = _path(key) if isinstance(key, str) else key
-        return self._merged.shadowed.get(path, ())
+        return tuple(shadowed.place for shadowed in self._merged.shadowed(path))
 
 
 def load(

@@ -1,13 +1,23 @@
-"""Layers of settings laid over each other: tables deep, everything else replaced, origins kept."""
+"""Layers of settings laid over each other, by rules that name every surprise.
+
+Tables are merged key by key; everything else is replaced. A key that ends in `+` appends to the
+list below it, one that ends in `-` removes items from it, `{ unset = true }` drops what lower
+layers say. Lists of tables that each have an `id` are merged table by table.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from atlasd.contracts.config import KeyPath, Layer, Position
+from atlasd.config.places import DEFAULTS, Origin, Places, Shadowed
+from atlasd.contracts.config import UNSET, KeyPath, Layer, Position
 
 Kinds = Callable[[KeyPath], frozenset[str]]
 """The kinds of value that may stand at a path; empty where nobody knows."""
+Complaint = Literal["no list", "no list below", "no such item", "nothing below", "ids"]
+"""`no list`: an operator's value is none. `no list below`: what it is applied to is none. `no such
+item`: it removes what isn't there. `nothing below`: there is nothing to remove from or to unset.
+`ids`: some tables of a list have an id and some have none, or two have the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +27,43 @@ class Conflict:
     path: KeyPath
     lower: Position
     higher: Position
-    lower_value: Any
-    higher_value: Any
+    lower_value: Any = field(repr=False)
+    higher_value: Any = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Misuse:
+    """An operator that cannot do its work, or has none to do."""
+
+    path: KeyPath
+    complaint: Complaint
+    where: Position
+    value: Any = field(default=None, repr=False)
+    """What the complaint is about; it may be a secret."""
+
+    @property
+    def warning(self) -> bool:
+        """Whether the result is what the layer wants all the same."""
+        return self.complaint in ("no such item", "nothing below")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What the schema says to a merge; without one, nothing."""
+
+    kind_of: Callable[[Any], str]
+    """The kind of a value: `table`, `list`, `string` and so on."""
+    kinds: Kinds = lambda _path: frozenset()
+    as_list: Callable[[KeyPath, Any], list[Any] | None] = lambda _path, _value: None
+    """The list that a short form stands for (`requires = "db"`); None where it stands for none."""
+    default: Callable[[KeyPath], Any] = lambda _path: None
+    """What holds at a path where no layer says anything: what an operator is applied to then."""
+    operators: bool = True
+    """Whether `key+`, `key-` and unset mean anything; files of others may have such keys."""
+    id_key: str = "id"
+    """The key that makes a list of tables be merged table by table; empty: none does."""
+    stands_for_any: Callable[[Any], bool] = lambda _value: False
+    """Whether a value stands for another one of unknown kind, as a reference does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,100 +72,397 @@ class Merged:
 
     layer: Layer
     """The data, and for each key and value the file that had the last word on it."""
-    shadowed: dict[KeyPath, tuple[Position, ...]]
-    """Where values stand that a higher layer replaced, the lowest first."""
     conflicts: tuple[Conflict, ...]
+    misuses: tuple[Misuse, ...]
+    unset: dict[KeyPath, Position]
+    """Keys that a layer has unset, and no higher one has set again."""
+    _origin: Origin = field(repr=False)
+    _shadowed: dict[KeyPath, list[tuple[Layer, KeyPath, Any]]] = field(repr=False)
 
     @property
     def data(self) -> dict[str, Any]:
         """The settings themselves."""
         return self.layer.data
 
+    def shadowed(self, path: KeyPath) -> tuple[Shadowed, ...]:
+        """The values that were replaced, removed or unset at a path, the lowest layer first."""
+        return tuple(
+            Shadowed(value=value, place=layer.where(source), layer=layer.name)
+            for layer, source, value in self._shadowed.get(path, ())
+        )
 
-def merge(
-    layers: Sequence[Layer], kind_of: Callable[[Any], str], kinds: Kinds | None = None
-) -> Merged:
-    """All layers in one, the first one lowest.
+    def layer_of(self, path: KeyPath) -> Layer:
+        """The layer that had the last word on a path, or on what is nearest around it."""
+        return self._origin.at(path)[0].layer
 
-    A value of another kind than the one below it is a conflict, unless `kinds` allows both there
-    (a command may be a string or a list). No layer is changed.
+    @property
+    def all_shadowed(self) -> tuple[KeyPath, ...]:
+        """Every path at which a value was replaced, removed or unset."""
+        return tuple(self._shadowed)
+
+
+def merge(layers: Sequence[Layer], rules: Rules) -> Merged:
+    """All layers in one, the first one lowest. No layer is changed.
+
+    A value of another kind than the one below it is a conflict, unless `rules.kinds` allows both
+    there (a command may be a string or a list).
     """
-    merging = _Merging(kind_of, kinds or (lambda _path: frozenset()))
+    merging = Merging(rules)
     for layer in layers:
-        merging.lay(layer, merging.data, layer.data, ())
-    return Merged(
-        layer=Layer(
-            origin=layers[-1].origin if layers else "",
-            data=merging.data,
-            values=merging.values,
-            keys=merging.keys,
-        ),
-        shadowed=merging.shadowed,
-        conflicts=tuple(merging.conflicts),
-    )
+        merging.add(layer)
+    return merging.result()
 
 
-class _Merging:
-    """The state of one merge."""
+class Merging:
+    """A merge under way: layers are added, the lowest first."""
 
-    def __init__(self, kind_of: Callable[[Any], str], kinds: Kinds) -> None:
-        self.kind_of = kind_of
-        self.kinds = kinds
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self.data: dict[str, Any] = {}
-        self.values: dict[KeyPath, Position] = {}
-        self.keys: dict[KeyPath, Position] = {}
-        self.shadowed: dict[KeyPath, tuple[Position, ...]] = {}
-        self.conflicts: list[Conflict] = []
+        """What the layers up to now say."""
+        self._top = Layer(origin="", data={})
+        self._origin = Origin(self._top, ())
+        self._shadowed: dict[KeyPath, list[tuple[Layer, KeyPath, Any]]] = {}
+        self._conflicts: list[Conflict] = []
+        self._misuses: list[Misuse] = []
+        self._unset: dict[KeyPath, Position] = {}
 
-    def lay(
-        self, layer: Layer, below: dict[str, Any], above: dict[str, Any], path: KeyPath
+    def add(self, layer: Layer) -> None:
+        """Lay one more layer over the others."""
+        self._top = layer
+        self._table(layer, layer.data, (), self.data, self._origin, ())
+
+    def result(self) -> Merged:
+        """What the layers say together."""
+        return Merged(
+            layer=Layer(
+                origin=self._top.origin,
+                data=self.data,
+                values=Places(self._origin, self.data, keys=False),
+                keys=Places(self._origin, self.data, keys=True),
+            ),
+            conflicts=tuple(self._conflicts),
+            misuses=tuple(self._misuses),
+            unset={p: where for p, where in self._unset.items() if not _is_there(self.data, p)},
+            _origin=self._origin,
+            _shadowed=self._shadowed,
+        )
+
+    # `source` is a path in the layer, `path` the one in the result: they differ below operators,
+    # and in lists that were merged.
+
+    def _table(
+        self,
+        layer: Layer,
+        above: dict[str, Any],
+        source: KeyPath,
+        below: dict[str, Any],
+        origin: Origin,
+        path: KeyPath,
     ) -> None:
+        """Lay the table `above` over the table `below`, whose origin is `origin`."""
+        operators = []
         for key, value in above.items():
-            here = (*path, key)
-            if key not in below:
-                below[key] = self.take(layer, value, here)
-            elif isinstance(value, dict) and isinstance(below[key], dict):
-                self.lay(layer, below[key], value, here)
-            elif self.compatible(below[key], value, here):
-                old = self.values.get(here)
-                if old is not None:
-                    self.shadowed[here] = (*self.shadowed.get(here, ()), old)
-                self.forget(below[key], here)
-                below[key] = self.take(layer, value, here)
+            if self._rules.operators:
+                if _is_operator(key):
+                    operators.append(key)
+                    continue
+                if value == UNSET:
+                    self._drop(layer, (*source, key), below, origin, (*path, key))
+                    continue
+            if key in below:
+                self._over(layer, value, (*source, key), below, origin, (*path, key))
             else:
-                self.conflicts.append(
-                    Conflict(
-                        path=here,
-                        lower=self.values.get(here) or self.keys.get(here) or layer.where(()),
-                        higher=layer.where(here),
-                        lower_value=below[key],
-                        higher_value=value,
-                    )
-                )
+                self._new(layer, value, (*source, key), below, origin, (*path, key))
+        # Removing first: a layer that replaces an item of a list says it with both.
+        for key in sorted(operators, key=lambda key: key[-1] == "+"):
+            self._operate(layer, above[key], (*source, key), below, origin, (*path, key[:-1]))
 
-    def compatible(self, old: Any, new: Any, path: KeyPath) -> bool:
-        found = {self.kind_of(old), self.kind_of(new)}
-        return len(found) == 1 or found <= self.kinds(path)
+    def _new(
+        self,
+        layer: Layer,
+        value: Any,
+        source: KeyPath,
+        below: dict[str, Any],
+        origin: Origin,
+        path: KeyPath,
+    ) -> None:
+        """Take over a key that no lower layer has."""
+        key = path[-1]
+        assert isinstance(key, str)
+        mine = Origin(layer, source)
+        origin.below[key] = mine
+        below[key] = self._taken(layer, value, source, mine, path)
 
-    def take(self, layer: Layer, value: Any, path: KeyPath) -> Any:
-        """A copy of the value, its positions noted."""
-        if path in layer.values:
-            self.values[path] = layer.values[path]
-        if path in layer.keys:
-            self.keys[path] = layer.keys[path]
+    def _taken(
+        self, layer: Layer, value: Any, source: KeyPath, origin: Origin, path: KeyPath
+    ) -> Any:
+        """A copy of a value, the operators in its tables carried out."""
         if isinstance(value, dict):
-            return {key: self.take(layer, item, (*path, key)) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self.take(layer, item, (*path, i)) for i, item in enumerate(value)]
-        return value
+            if not self._rules.operators or _is_plain(value):
+                return _copy(value)
+            taken: dict[str, Any] = {}
+            self._table(layer, value, source, taken, origin, path)
+            return taken
+        return _copy(value)
 
-    def forget(self, value: Any, path: KeyPath) -> None:
-        """Drop the positions of a value that is replaced."""
-        self.values.pop(path, None)
-        self.keys.pop(path, None)
-        if isinstance(value, dict):
-            for key, item in value.items():
-                self.forget(item, (*path, key))
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                self.forget(item, (*path, index))
+    def _over(
+        self,
+        layer: Layer,
+        value: Any,
+        source: KeyPath,
+        below: dict[str, Any],
+        origin: Origin,
+        path: KeyPath,
+    ) -> None:
+        """Lay a value over the one that a lower layer has at the same key."""
+        key = path[-1]
+        assert isinstance(key, str)
+        old = below[key]
+        if isinstance(value, dict) and isinstance(old, dict):
+            self._table(layer, value, source, old, _part(origin, key), path)
+        elif not self._compatible(old, value, path):
+            self._conflict(layer, value, source, old, origin, path)
+        elif self._by_id(old, value, layer, source, path):
+            self._list_by_id(layer, value, source, old, _part(origin, key), path)
+        else:
+            self._shadow(origin, key, old, path)
+            origin.below[key] = Origin(layer, source)
+            below[key] = self._taken(layer, value, source, origin.below[key], path)
+
+    def _compatible(self, old: Any, new: Any, path: KeyPath) -> bool:
+        if type(old) is type(new):
+            return True
+        kinds = {self._rules.kind_of(old), self._rules.kind_of(new)}
+        if len(kinds) == 1 or kinds <= self._rules.kinds(path):
+            return True
+        stands = self._rules.stands_for_any(old) or self._rules.stands_for_any(new)
+        return stands and "table" not in kinds
+
+    def _conflict(
+        self, layer: Layer, value: Any, source: KeyPath, old: Any, origin: Origin, path: KeyPath
+    ) -> None:
+        from_layer, lower = origin.at(path[-1:])
+        self._conflicts.append(
+            Conflict(
+                path=path,
+                lower=from_layer.layer.where(lower),
+                higher=layer.where(source),
+                lower_value=old,
+                higher_value=value,
+            )
+        )
+
+    def _shadow(self, origin: Origin, key: str, old: Any, path: KeyPath) -> None:
+        """Note a value that is about to go, and those of the tables in it one by one."""
+        if isinstance(old, dict) and old:
+            within = _part(origin, key)
+            for name, value in old.items():
+                self._shadow(within, name, value, (*path, name))
+            return
+        piece, source = origin.at((key,))
+        self._shadowed.setdefault(path, []).append((piece.layer, source, old))
+
+    def _misuse(
+        self, complaint: Complaint, path: KeyPath, where: Position, value: Any = None
+    ) -> None:
+        self._misuses.append(Misuse(path=path, complaint=complaint, where=where, value=value))
+
+    # --- unset
+
+    def _drop(
+        self, layer: Layer, source: KeyPath, below: dict[str, Any], origin: Origin, path: KeyPath
+    ) -> None:
+        key = path[-1]
+        assert isinstance(key, str)
+        if key in below:
+            self._shadow(origin, key, below[key], path)
+            # Nothing of it is left: a key that comes back starts anew.
+            origin.below.pop(key, None)
+            del below[key]
+        elif path not in self._unset:
+            self._misuse("nothing below", path, layer.where(source))
+        self._unset[path] = layer.where(source)
+
+    # --- lists
+
+    def _operate(
+        self,
+        layer: Layer,
+        value: Any,
+        source: KeyPath,
+        below: dict[str, Any],
+        origin: Origin,
+        path: KeyPath,
+    ) -> None:
+        """Append the value to the list below, or remove its items from there."""
+        key = path[-1]
+        assert isinstance(key, str)
+        where = layer.where(source)
+        given = self._as_list(path, value)
+        if given is None:
+            self._misuse("no list", path, where, value)
+            return
+        appends = str(source[-1]).endswith("+")
+        items = self._items_below(below, origin, path)
+        if items is None:
+            self._misuse("no list below", path, where, below[key])
+            return
+        if key not in below and not items and not appends:
+            self._misuse("nothing below", path, where)
+            return
+        if appends:
+            items = items + [
+                (item, Origin(layer, (*source, index) if isinstance(value, list) else source))
+                for index, item in enumerate(given)
+            ]
+        else:
+            items = self._without(items, given, layer, source, path)
+        if key in below:
+            self._shadow(origin, key, below[key], path)
+        mine = Origin(layer, source)
+        mine.below = dict(enumerate(piece for _, piece in items))
+        origin.below[key] = mine
+        below[key] = [_copy(item) for item, _ in items]
+
+    def _as_list(self, path: KeyPath, value: Any) -> list[Any] | None:
+        return value if isinstance(value, list) else self._rules.as_list(path, value)
+
+    def _items_below(
+        self, below: dict[str, Any], origin: Origin, path: KeyPath
+    ) -> list[tuple[Any, Origin]] | None:
+        """The items of the list that is there, or that holds by default; each with its origin."""
+        key = path[-1]
+        assert isinstance(key, str)
+        if key not in below:
+            preset = self._rules.default(path)
+            items = self._as_list(path, preset) if preset is not None else []
+            defaults = Layer(origin=DEFAULTS, data={}, name="built-in defaults")
+            return [(item, Origin(defaults, path)) for item in items or []]
+        found = self._as_list(path, below[key])
+        if found is None:
+            return None
+        list_origin = _part(origin, key)
+        if not isinstance(below[key], list):
+            return [(item, list_origin) for item in found]
+        return [(item, _part(list_origin, index)) for index, item in enumerate(found)]
+
+    def _without(
+        self,
+        items: list[tuple[Any, Origin]],
+        given: list[Any],
+        layer: Layer,
+        source: KeyPath,
+        path: KeyPath,
+    ) -> list[tuple[Any, Origin]]:
+        """The items but those that are equal to one of `given`, or are tables with that id."""
+        for index, unwanted in enumerate(given):
+            left = [pair for pair in items if not self._is(pair[0], unwanted)]
+            if len(left) == len(items):
+                self._misuse("no such item", path, layer.where((*source, index)), unwanted)
+            items = left
+        return items
+
+    def _is(self, item: Any, unwanted: Any) -> bool:
+        if isinstance(item, dict) and not isinstance(unwanted, dict) and self._rules.id_key in item:
+            item = item[self._rules.id_key]
+        return type(item) is type(unwanted) and bool(item == unwanted)
+
+    def _by_id(self, old: Any, new: Any, layer: Layer, source: KeyPath, path: KeyPath) -> bool:
+        """Whether two lists are merged table by table: each table in both says who it is."""
+        key = self._rules.id_key
+        if not key or not isinstance(old, list) or not isinstance(new, list):
+            return False
+        lists = [[_id(item, key) for item in items] for items in (old, new)]
+        if not all(lists) or not all(isinstance(item, dict) for item in (*old, *new)):
+            return False
+        if all(None not in ids and len(set(ids)) == len(ids) for ids in lists):
+            return True
+        if all(any(one is not None for one in ids) for ids in lists):
+            # One that nobody can tell from the others would be lost, or be there twice.
+            self._misuse("ids", path, layer.where(source))
+        return False
+
+    def _list_by_id(
+        self,
+        layer: Layer,
+        value: list[dict[str, Any]],
+        source: KeyPath,
+        below: list[dict[str, Any]],
+        origin: Origin,
+        path: KeyPath,
+    ) -> None:
+        key = self._rules.id_key
+        places = {_id(item, key): index for index, item in enumerate(below)}
+        gone = []
+        for number, item in enumerate(value):
+            index = places.get(_id(item, key))
+            removes = self._rules.operators and item == {key: item[key], **UNSET}
+            if index is not None and removes:
+                gone.append(index)
+            elif index is not None:
+                piece = _part(origin, index)
+                self._table(layer, item, (*source, number), below[index], piece, (*path, index))
+            elif removes:
+                self._misuse("no such item", path, layer.where((*source, number)), item[key])
+            else:
+                piece = Origin(layer, (*source, number))
+                origin.below[len(below)] = piece
+                there = (*path, len(below))
+                below.append(self._taken(layer, item, (*source, number), piece, there))
+        if gone:
+            stay = [index for index in range(len(below)) if index not in gone]
+            for index in gone:
+                self._shadowed.setdefault(path, []).append((*_source(origin, index), below[index]))
+            pieces = [_part(origin, index) for index in stay]
+            below[:] = [below[index] for index in stay]
+            origin.below = dict(enumerate(pieces))
+
+
+def _id(item: Any, key: str) -> tuple[type, Any] | None:
+    """What tells a table from others, if it has a plain one; 1 and true are two."""
+    found = item.get(key) if isinstance(item, dict) else None
+    return (type(found), found) if isinstance(found, str | int | float) else None
+
+
+def _part(origin: Origin, key: str | int) -> Origin:
+    """The origin of a part; made where there is none of its own yet, so that it can have parts."""
+    found = origin.below.get(key)
+    if found is None:
+        found = origin.below[key] = Origin(origin.layer, (*origin.path, key))
+    return found
+
+
+def _source(origin: Origin, key: str | int) -> tuple[Layer, KeyPath]:
+    piece, path = origin.at((key,))
+    return piece.layer, path
+
+
+def _is_plain(table: dict[str, Any]) -> bool:
+    """Whether no key of a table, however deep, is an operator, and none is unset."""
+    for key, value in table.items():
+        if _is_operator(key) or (
+            isinstance(value, dict) and (value == UNSET or not _is_plain(value))
+        ):
+            return False
+    return True
+
+
+def _is_operator(key: str) -> bool:
+    return len(key) > 1 and key[-1] in "+-"
+
+
+def _is_there(value: Any, path: KeyPath) -> bool:
+    for key in path:
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    return True
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copy(item) for item in value]
+    return value

@@ -1,5 +1,6 @@
 """The schema asked about: what may stand at a path, and which keys a table knows."""
 
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from atlasd.config.fields import Spelling
+from atlasd.config.merge import Rules
 from atlasd.config.schema import Settings
+from atlasd.config.units import WrongValueError
 from atlasd.contracts.config import KeyPath
 
 KINDS: Mapping[type, str] = {
@@ -29,11 +32,17 @@ _IN_WORDS = {
     "number": "a number",
     "date": "a date or time",
 }
+_REFERENCE = re.compile(r"^(?:secret://|enc:v1:)|\$\{")
 
 
 def kind_of(value: object) -> str:
     """The kind of a TOML value: table, list, string, boolean, number or date."""
     return KINDS.get(type(value), "date")
+
+
+def is_reference(value: object) -> bool:
+    """Whether a value stands for another one, whose kind nobody knows yet: `secret://db#port`."""
+    return isinstance(value, str) and bool(_REFERENCE.search(value))
 
 
 def kind_in_words(value: object) -> str:
@@ -110,6 +119,43 @@ def at(path: KeyPath, model: type[BaseModel] = Settings) -> Shape | None:
             return None
         shape = shape.child(key)
     return shape
+
+
+def rules(model: type[BaseModel] = Settings) -> Rules:
+    """What a merge of layers has to know of the model that the result is for."""
+
+    def kinds(path: KeyPath) -> frozenset[str]:
+        found = at(path, model)
+        return found.kinds if found is not None else frozenset()
+
+    def as_list(path: KeyPath, value: Any) -> list[Any] | None:
+        found = at(path, model)
+        if found is None or found.spelling is None or "list" not in found.kinds:
+            return None
+        try:
+            read = found.spelling.parse(value)
+        except WrongValueError:
+            return None
+        return list(found.spelling.show(read)) if isinstance(read, tuple) else None
+
+    def default(path: KeyPath) -> Any:
+        around = at(path[:-1], model)
+        field = around.model.model_fields.get(str(path[-1])) if around and around.model else None
+        if field is None or field.is_required():
+            return None
+        preset = field.get_default(call_default_factory=True)
+        spelling = of_field(field).spelling
+        if not isinstance(preset, tuple):
+            return None
+        return list(spelling.show(preset) if spelling is not None else preset)
+
+    return Rules(
+        kind_of=kind_of,
+        kinds=kinds,
+        as_list=as_list,
+        default=default,
+        stands_for_any=is_reference,
+    )
 
 
 def _of(annotation: Any, metadata: Sequence[Any] = ()) -> Shape:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from datetime import datetime
 from typing import Any, Protocol
 
 KeyPath = tuple[str | int, ...]
 """The way to a setting: table keys, and indexes where a list is crossed; `()` is the whole."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Position:
     """Where something stands, for a person who is to mend it."""
 
@@ -26,6 +26,25 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One thing that is wrong or doubtful in a text that could be read all the same."""
+
+    where: Position
+    got: str
+    """What came; no value that may be a secret."""
+    expected: str = ""
+    key: str = ""
+    """Dotted; empty where it is about no single setting."""
+    hint: str = ""
+    warning: bool = False
+    """The layer may be used all the same."""
+
+
+UNSET: Mapping[str, bool] = {"unset": True}
+"""In the place of a value: whatever lower layers say of the key does not hold (`!unset`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """What one source says: plain data, and the position of every key and value in it.
 
@@ -38,6 +57,20 @@ class Layer:
     data: dict[str, Any]
     values: Mapping[KeyPath, Position] = field(default_factory=dict)
     keys: Mapping[KeyPath, Position] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    """What is wrong with the text beyond its first mistake; none are raised but told all at once.
+    With one that is no warning, the layer is not used."""
+    text: bool = False
+    """The values are text that is still to be read by the schema: variables have no types."""
+    # What the reader of the file adds:
+    name: str = ""
+    """Which layer it is: `main file`, `conf.d`, `environment production` …"""
+    source: str = ""
+    """The source that read it: `toml`."""
+    dialect: str = ""
+    """Of a source that knows several."""
+    modified: datetime | None = None
+    """When the file was last changed."""
 
     def where(self, path: KeyPath) -> Position:
         """The position of the value at `path`, or of the nearest thing around it that has one."""
@@ -56,15 +89,58 @@ class Layer:
         return Position(origin=self.origin)
 
 
-class Read(Protocol):
-    """Reading a source: called at start and at every reload, from a thread where it may block."""
+class Parse(Protocol):
+    """Reading the text of a file: called at start and at every reload; it touches nothing else."""
 
-    def __call__(self, origin: Path, /) -> Layer:
-        """The layer that the file holds now.
+    def __call__(self, text: str, origin: str, /) -> Layer:
+        """The layer that the text means; `origin` is the name of its place in positions.
 
-        Raises `AtlasError("config.missing")` when there is no such file, and
-        `AtlasError("config.invalid")` when it cannot be read or does not parse: the message opens
-        with `file:line:column`. `details` then has `origin`, `line` and `column`.
+        Raises `AtlasError("config.invalid")` for a text that means nothing: the message opens with
+        `file:line:column`, and `details` has `origin`, `line` and `column`. What does not keep the
+        rest from being read goes into `faults` instead.
+        """
+
+
+class ParseVariables(Protocol):
+    """Reading a file of NAME=VALUE lines in one dialect."""
+
+    def __call__(self, text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
+        """The variables: a layer whose data is text by name. Raises as `Parse` does.
+
+        `variables` are those of the process, for dialects in which a value may refer to them.
+        """
+
+
+class Outline(Protocol):
+    """What may stand in one place of the settings, and what stands there already."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Of string, number, boolean, list, table, date: those taken here; empty: not known."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that a table here may have: all of them, or all that are known."""
+
+    @property
+    def open(self) -> bool:
+        """Whether a table here may have other keys too, as names that the operator chose."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The keys that lower layers have here."""
+
+    def child(self, key: str, /) -> "Outline | None":
+        """What may stand at a key of the table here; None where there can be no such key."""
+
+
+class NameSettings(Protocol):
+    """Finding out which settings variables mean."""
+
+    def __call__(self, variables: Layer, outline: Outline, prefix: str, /) -> Layer:
+        """The variables whose names begin with `prefix`, as tables of text (`Layer.text`).
+
+        Those that mean no setting become `faults`.
         """
 
 
@@ -72,17 +148,22 @@ class Read(Protocol):
 class ConfigSource:
     """A kind of configuration file, as `register_config_sources` returns it.
 
-    Sources are opened before anything else is known, so they have no settings of their own.
+    It has one of `parse` (a file of settings), `dialects` (a file of variables, which can be
+    read in several ways) and `name_settings` (no file: what variables mean). Sources are used
+    before anything else is known, so they have no settings of their own.
     """
 
     name: str
     """What the kind is called: `toml`."""
     summary: str
     """One line for `atlasctl plugins`."""
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...] = ()
     """Endings of file names that this source reads, with their dot: `.toml`."""
-    read: Read
+    parse: Parse | None = None
+    dialects: Mapping[str, ParseVariables] = field(default_factory=dict)
+    """By name: which one a file is written in, whoever names the file has to say."""
+    name_settings: NameSettings | None = None
     requires: tuple[str, ...] = ()
-    """Modules that `read` imports; looked for when the plugin is admitted."""
+    """Modules that it imports; looked for when the plugin is admitted."""
     extra: str = ""
     """The extra of atlasd that brings them: `pip install 'atlasd[extra]'`."""

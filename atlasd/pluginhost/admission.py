@@ -258,7 +258,7 @@ def _check_descriptor(kind: Kind, descriptor: Descriptor) -> None:
         raise Refusal(f"{where} has no proper name: it must be {form}")
     if not isinstance(offer.summary, str) or not offer.summary.strip() or "\n" in offer.summary:
         raise Refusal(f"{where} needs a summary of one line")
-    for field in ("open", "handle", "read"):
+    for field in ("open", "handle"):
         if hasattr(offer, field) and not callable(getattr(offer, field)):
             raise Refusal(f"{where}: {field} must be a function")
     for field in ("settings", "request", "answer"):
@@ -286,6 +286,15 @@ def _fault_of_operation(offer: Any) -> str:
 
 
 def _fault_of_config_source(offer: Any) -> str:
+    if not isinstance(offer.dialects, Mapping):
+        return "dialects must be a mapping of names to functions"
+    ways = [offer.parse, *offer.dialects.values(), offer.name_settings]
+    if not all(way is None or callable(way) for way in ways):
+        return "parse, name_settings and each of the dialects must be a function"
+    if [offer.parse is None, not offer.dialects, offer.name_settings is None].count(False) != 1:
+        return "it must have one of parse, dialects and name_settings"
+    if offer.name_settings is not None:
+        return "" if not offer.suffixes else "without a file it can have no suffixes"
     if offer.suffixes and _is_texts(offer.suffixes) and all(s[:1] == "." for s in offer.suffixes):
         return ""
     return "suffixes must be a tuple of endings with their dot, as ('.toml',)"

@@ -1,7 +1,6 @@
 """The conformance suite of configuration sources."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,9 +8,11 @@ import pytest
 from atlasd.contracts.config import ConfigSource, KeyPath, Layer
 from atlasd.errors import AtlasError
 
+ORIGIN = "document"
+
 
 class ConfigSourceSuite:
-    """What every configuration source keeps.
+    """What every source of files of settings keeps.
 
     Derive a class whose name begins with `Test`, and give it:
 
@@ -20,89 +21,102 @@ class ConfigSourceSuite:
     - a fixture `expected`, the data that it means;
     - a fixture `broken`, a text with a mistake, and the line of the mistake, or None if every text
       means something.
+
+    A source of variables also has a fixture `read`, which reads a text in one of its dialects.
     """
 
     @pytest.fixture
-    def file(self, source: ConfigSource, document: str, tmp_path: Path) -> Path:
-        """A file with the document."""
-        path = tmp_path / f"document{source.suffixes[0]}"
-        path.write_text(document)
-        return path
+    def read(self, source: ConfigSource) -> Callable[[str], Layer]:
+        """Reads a text."""
+        parse = source.parse
+        assert parse is not None, "give a fixture `read` for one of the dialects"
+        return lambda text: parse(text, ORIGIN)
+
+    def test_it_says_which_files_are_its_own(self, source: ConfigSource) -> None:
+        """Endings begin with a dot, and there is one at least."""
+        assert source.suffixes
+        assert all(suffix.startswith(".") for suffix in source.suffixes)
 
     def test_it_reads_what_is_meant(
-        self, source: ConfigSource, file: Path, expected: dict[str, Any]
+        self, read: Callable[[str], Layer], document: str, expected: dict[str, Any]
     ) -> None:
         """The data is as expected, types included, and belongs to the caller alone."""
-        layer = source.read(file)
+        layer = read(document)
         assert layer.data == expected
         assert repr(layer.data) == repr(expected)
-        assert layer.origin == str(file)
+        assert layer.origin == ORIGIN
+        assert [fault for fault in layer.faults if not fault.warning] == []
         layer.data["changed"] = True
-        assert source.read(file).data == expected
+        assert read(document).data == expected
 
-    def test_every_setting_has_a_place_in_the_file(self, source: ConfigSource, file: Path) -> None:
+    def test_every_setting_has_a_place_in_the_file(
+        self, read: Callable[[str], Layer], document: str
+    ) -> None:
         """Each value and each key has a position, and it lies within the file."""
-        layer = source.read(file)
+        layer = read(document)
         paths = set(_paths(layer.data))
         assert set(layer.values) - {()} == paths
         assert set(layer.keys) == {path for path in paths if isinstance(path[-1], str)}
-        lines = file.read_text().splitlines()
+        lines = document.splitlines()
         for position in (*layer.values.values(), *layer.keys.values()):
-            assert position.origin == str(file)
+            assert position.origin == ORIGIN
             assert 1 <= position.line <= len(lines)
             assert 1 <= position.column <= len(lines[position.line - 1]) + 1
 
-    def test_later_settings_stand_later(self, source: ConfigSource, file: Path) -> None:
+    def test_later_settings_stand_later(self, read: Callable[[str], Layer], document: str) -> None:
         """Positions tell settings apart: they are not all the same."""
-        layer = source.read(file)
+        layer = read(document)
         assert len({str(layer.where(path)) for path in _paths(layer.data)}) > 1
 
-    def test_an_empty_file_is_an_empty_layer(self, source: ConfigSource, tmp_path: Path) -> None:
+    def test_windows_line_ends_mean_the_same(
+        self, read: Callable[[str], Layer], document: str, expected: dict[str, Any]
+    ) -> None:
+        """Some editors write them, and nobody sees it."""
+        layer = read(document.replace("\n", "\r\n"))
+        assert layer.data == expected
+        assert dict(layer.values) == dict(read(document).values)
+
+    @pytest.mark.parametrize("text", ["", "\n", "\n\n"], ids=["nothing", "a line", "lines"])
+    def test_an_empty_file_is_an_empty_layer(self, read: Callable[[str], Layer], text: str) -> None:
         """Nothing in the file is nothing set, not a mistake."""
-        path = tmp_path / f"empty{source.suffixes[0]}"
-        path.write_text("")
-        layer = source.read(path)
-        assert layer == Layer(origin=str(path), data={}, values=layer.values)
+        layer = read(text)
+        assert layer.data == {}
+        assert layer.faults == ()
         assert set(layer.values) <= {()}
 
-    def test_a_missing_file_is_said_so(self, source: ConfigSource, tmp_path: Path) -> None:
-        """A file that is not there has its own code, and is named."""
-        path = tmp_path / f"missing{source.suffixes[0]}"
-        with pytest.raises(AtlasError) as caught:
-            source.read(path)
-        assert caught.value.code == "config.missing"
-        assert str(path) in caught.value.message
-
-    def test_what_cannot_be_read_is_no_traceback(
-        self, source: ConfigSource, tmp_path: Path
-    ) -> None:
-        """A folder in the file's place, and bytes that are no text, are explained."""
-        folder = tmp_path / f"folder{source.suffixes[0]}"
-        folder.mkdir()
-        binary = tmp_path / f"binary{source.suffixes[0]}"
-        binary.write_bytes(b"\xff\xfe\x00\x80")
-        for path in (folder, binary):
-            with pytest.raises(AtlasError) as caught:
-                source.read(path)
-            assert caught.value.code == "config.invalid"
-            assert str(path) in caught.value.message
+    def test_no_text_is_a_traceback(self, read: Callable[[str], Layer], document: str) -> None:
+        """A file that was cut off anywhere is read or explained; it raises nothing else."""
+        for length in range(len(document)):
+            answer = _attempt(read, document[:length])
+            assert isinstance(answer, Layer) or answer.code == "config.invalid"
 
     def test_a_mistake_is_found_in_its_line(
-        self, source: ConfigSource, broken: tuple[str, int] | None, tmp_path: Path
+        self, read: Callable[[str], Layer], broken: tuple[str, int] | None
     ) -> None:
-        """The message opens with file, line and column; programs find them in the details."""
+        """What is raised opens with file, line and column, and programs find them in the details.
+
+        A fault that did not keep the text from being read has them in its position.
+        """
         if broken is None:
             pytest.skip("every text means something to this source")
         text, line = broken
-        path = tmp_path / f"broken{source.suffixes[0]}"
-        path.write_text(text)
-        with pytest.raises(AtlasError) as caught:
-            source.read(path)
-        error = caught.value
-        assert error.code == "config.invalid"
-        assert error.details["origin"] == str(path)
-        assert error.details["line"] == line
-        assert error.message.startswith(f"{path}:{line}:{error.details['column']}: ")
+        answer = _attempt(read, text)
+        if isinstance(answer, AtlasError):
+            assert answer.code == "config.invalid"
+            assert answer.details["origin"] == ORIGIN
+            assert answer.details["line"] == line
+            assert answer.message.startswith(f"{ORIGIN}:{line}:{answer.details['column']}: ")
+            return
+        faults = [fault for fault in answer.faults if not fault.warning]
+        assert [(fault.where.origin, fault.where.line) for fault in faults[:1]] == [(ORIGIN, line)]
+        assert faults[0].expected or faults[0].got
+
+
+def _attempt(read: Callable[[str], Layer], text: str) -> "Layer | AtlasError":
+    try:
+        return read(text)
+    except AtlasError as error:
+        return error
 
 
 def _paths(data: object, path: KeyPath = ()) -> Iterator[KeyPath]:

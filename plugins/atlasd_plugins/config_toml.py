@@ -1,12 +1,10 @@
 """Configuration from TOML files, with the line and column of every key and value."""
 
-import errno
 import importlib.util
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,45 +21,13 @@ def register_config_sources() -> list[ConfigSource]:
     return [
         ConfigSource(
             name="toml", summary="TOML files, errors with line and column", suffixes=(".toml",),
-            read=read,
+            parse=parse,
         )
     ]  # fmt: skip
 
 
-def read(origin: Path, /) -> Layer:
-    """The file's settings and their positions; see `atlasd.contracts.config.Read`."""
-    try:
-        if origin.is_fifo():
-            # To open it would wait for a writer, and core with it.
-            raise OSError(errno.EINVAL, "it is a named pipe, not a file")
-        raw = origin.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise AtlasError(
-            "config.missing",
-            f"{origin}: there is no such file",
-            hint="write it, or name another one with --config FILE",
-        ) from None
-    except OSError as error:
-        raise AtlasError(
-            "config.invalid",
-            f"{origin}: cannot be read: {error.strerror}",
-            hint="it must be a file that atlasd is allowed to read",
-            details={"origin": str(origin), "line": 0, "column": 0},
-        ) from error
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        good = raw[: error.start].decode().replace("\r\n", "\n")
-        where = _place(str(origin), good, len(good))
-        raise _invalid(where, "not UTF-8 text", "save the file as UTF-8") from error
-    return parse(text, str(origin))
-
-
 def parse(text: str, origin: str) -> Layer:
-    """The settings in a TOML text, and their positions under the name `origin`.
-
-    Raises `AtlasError("config.invalid")` as `read` does.
-    """
+    """The settings in a TOML text, and their positions; see `atlasd.contracts.config.Parse`."""
     if text.startswith("\ufeff"):
         start = Position(origin=origin, line=1, column=1)
         raise _invalid(start, "the file begins with a byte order mark", "save it without (UTF-8)")

@@ -1,10 +1,8 @@
 """The TOML source: the standard library's result, and the right place for everything in it."""
 
 import importlib.util
-import os
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from hypothesis import strategies as st
 
 from atlasd.contracts.config import KeyPath, Layer
 from atlasd.errors import AtlasError
-from atlasd_plugins.config_toml import parse, read
+from atlasd_plugins.config_toml import parse
 
 DOCUMENT = """\
 title = "x"  # a comment
@@ -274,44 +272,6 @@ def test_an_error_names_its_place_and_what_to_do(text: str, message: str, hint: 
     assert caught.value.message.startswith(message)
     assert hint in caught.value.hint
     assert caught.value.details["origin"] == "x"
-
-
-def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError) as caught:
-        read(tmp_path / "none.toml")
-    assert caught.value.code == "config.missing"
-    assert str(tmp_path / "none.toml") in caught.value.message
-
-
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(AtlasError) as caught:
-        read(tmp_path)
-    assert caught.value.code == "config.invalid"
-    assert os.strerror(21) in caught.value.message
-
-
-def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.toml")
-    with pytest.raises(AtlasError) as caught:
-        read(tmp_path / "pipe.toml")
-    assert caught.value.code == "config.invalid"
-    assert "named pipe" in caught.value.message
-
-
-def test_text_in_another_encoding_is_refused_where_it_begins(tmp_path: Path) -> None:
-    file = tmp_path / "latin.toml"
-    file.write_bytes("a = 1\r\nb = 'größe'\r\n".encode("latin-1"))
-    with pytest.raises(AtlasError) as caught:
-        read(file)
-    assert caught.value.message == f"{file}:2:8: not UTF-8 text"
-
-
-def test_a_file_is_read_under_the_name_it_was_given(tmp_path: Path) -> None:
-    file = tmp_path / "shop.toml"
-    file.write_text("a = 1\n")
-    layer = read(file)
-    assert layer.data == {"a": 1}
-    assert str(layer.where(("a",))) == f"{file}:1:5"
 
 
 def test_parses_do_not_disturb_the_standard_library() -> None:

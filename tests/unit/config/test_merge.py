@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlasd.config.merge import Merged, merge
+from atlasd.config.merge import Merged, Rules, merge
 from atlasd.config.shape import kind_of
 from atlasd.contracts.config import KeyPath, Layer, Position
 
@@ -33,8 +33,11 @@ def layer(data: dict[str, Any], origin: str) -> Layer:
     return Layer(origin=origin, data=data, values=found, keys=keys)
 
 
+RULES = Rules(kind_of=kind_of)
+
+
 def merged(*data: dict[str, Any]) -> Merged:
-    return merge([layer(d, f"file{number}") for number, d in enumerate(data)], kind_of)
+    return merge([layer(d, f"file{number}") for number, d in enumerate(data)], RULES)
 
 
 def test_tables_are_merged_deep_and_everything_else_is_replaced() -> None:
@@ -65,7 +68,7 @@ def test_every_value_keeps_the_file_that_had_the_last_word() -> None:
 
 def test_what_was_replaced_is_remembered_in_order() -> None:
     result = merged({"a": 1}, {"a": 2}, {"a": 3})
-    assert [where.origin for where in result.shadowed[("a",)]] == ["file0", "file1"]
+    assert [old.place.origin for old in result.shadowed(("a",))] == ["file0", "file1"]
     assert result.layer.where(("a",)).origin == "file2"
 
 
@@ -92,7 +95,7 @@ def test_a_setting_with_two_spellings_may_change_its_kind() -> None:
     def kinds(path: KeyPath) -> frozenset[str]:
         return frozenset({"string", "list"}) if path == ("c",) else frozenset({"string"})
 
-    result = merge(layers, kind_of, kinds)
+    result = merge(layers, Rules(kind_of=kind_of, kinds=kinds))
     assert result.data == {"c": ["a"], "d": "x"}
     assert [conflict.path for conflict in result.conflicts] == [("d",)]
 
@@ -125,8 +128,8 @@ def test_merging_in_steps_is_merging_at_once(
     a: dict[str, Any], b: dict[str, Any], c: dict[str, Any]
 ) -> None:
     at_once = merged(a, b, c)
-    first = merge([layer(a, "file0"), layer(b, "file1")], kind_of)
-    in_steps = merge([first.layer, layer(c, "file2")], kind_of)
+    first = merge([layer(a, "file0"), layer(b, "file1")], RULES)
+    in_steps = merge([first.layer, layer(c, "file2")], RULES)
     assert in_steps.data == at_once.data
     assert in_steps.layer.values == at_once.layer.values
 

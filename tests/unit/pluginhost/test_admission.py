@@ -177,9 +177,41 @@ REFUSALS = [
         plugin("""
             @hookimpl
             def register_config_sources():
-                return [ConfigSource(name="ini", summary="x", suffixes=("ini",), read=print)]
+                return [ConfigSource(name="ini", summary="x", suffixes=("ini",), parse=print)]
         """),
         "suffixes must be a tuple of endings with their dot",
+    ),
+    (
+        plugin("""
+            @hookimpl
+            def register_config_sources():
+                return [ConfigSource(name="ini", summary="x", suffixes=(".ini",))]
+        """),
+        "it must have one of parse, dialects and name_settings",
+    ),
+    (
+        plugin("""
+            @hookimpl
+            def register_config_sources():
+                return [ConfigSource(name="ini", summary="x", suffixes=(".ini",), dialects=[print])]
+        """),
+        "dialects must be a mapping of names to functions",
+    ),
+    (
+        plugin("""
+            @hookimpl
+            def register_config_sources():
+                return [ConfigSource(name="ini", summary="x", suffixes=(".ini",), parse="x")]
+        """),
+        "parse, name_settings and each of the dialects must be a function",
+    ),
+    (
+        plugin("""
+            @hookimpl
+            def register_config_sources():
+                return [ConfigSource(name="x", summary="x", suffixes=(".x",), name_settings=print)]
+        """),
+        "without a file it can have no suffixes",
     ),
     (
         plugin("""
