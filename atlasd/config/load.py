@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,19 +11,26 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from atlasd.clock import Clock, RealClock, utc
-from atlasd.config import layers, rules, shape, surroundings
+from atlasd.config import layers, resolving, rules, shape, surroundings
 from atlasd.config.convert import host_policy, service_spec
 from atlasd.config.merge import Merged
-from atlasd.config.problems import Findings, Problem, dotted, in_order, invalid, report
+from atlasd.config.problems import Findings, Problem, dotted, in_order, invalid, report, undotted
+from atlasd.config.referenced import Known, Referenced
+from atlasd.config.resolving import Around
 from atlasd.config.schema import Api, Check, DaemonLog, Host, Settings
 from atlasd.config.surroundings import Surroundings, ThisHost
 from atlasd.config.validate import Offers, Validated, validate
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource, KeyPath, Position
+from atlasd.contracts.secrets import Resolve, SecretsPolicy
 from atlasd.paths import Paths
-from atlasd.services.spec import HostPolicy, ServiceSpec, to_wire
+from atlasd.services.spec import HostPolicy, KnownSecret, ServiceSpec, to_wire
 
 __all__ = ["Config", "ConfiguredCheck", "Offers", "Problem", "check", "load", "report"]
+
+
+# Digests cover the values of secrets: with a key of this process's own, none can be guessed by one.
+_DIGEST_KEY = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +55,8 @@ class Config:
     generation: int
     loaded_at: datetime
     digest: str
-    """Equal for configurations that mean the same: an unchanged reload needs nothing done."""
+    """Equal for configurations that mean the same, within one process: an unchanged reload needs
+    nothing done."""
     files: tuple[str, ...]
     """The files that were read, the lowest layer first."""
     checks: tuple[ConfiguredCheck, ...] = field(repr=False)
@@ -56,6 +64,12 @@ class Config:
     plugins: Mapping[str, BaseModel] = field(repr=False)
     """Settings of what plugins supply, for each table `[plugins.NAME]`."""
     warnings: tuple[Problem, ...]
+    secrets: SecretsPolicy
+    """Which secret backends there are, and how long a value may be used."""
+    references: Mapping[KeyPath, Referenced] = field(repr=False)
+    """Settings that refer to something else, and what may be shown in place of their values."""
+    known: tuple[Known, ...] = field(repr=False)
+    """The values of the secrets in it, which must not show anywhere."""
     _specs: tuple[ServiceSpec, ...] = field(repr=False)
     _merged: Merged = field(repr=False)
 
@@ -87,12 +101,12 @@ class Config:
 
         A setting that no file has (its default holds) stands where the table around it does.
         """
-        path = _path(key) if isinstance(key, str) else key
+        path = undotted(key) if isinstance(key, str) else key
         return self._merged.layer.where(path)
 
     def shadowed(self, key: str | KeyPath) -> tuple[Position, ...]:
         """Where values stand that a higher layer replaced, the lowest layer first."""
-        path = _path(key) if isinstance(key, str) else key
+        path = undotted(key) if isinstance(key, str) else key
         return tuple(shadowed.place for shadowed in self._merged.shadowed(path))
 
 
@@ -104,13 +118,15 @@ def load(
     environ: Mapping[str, str] | None = None,
     offers: Offers | None = None,
     host: Surroundings | None = None,
+    resolve: Resolve | None = None,
     generation: int = 1,
     clock: Clock | None = None,
 ) -> Config:
     """The configuration that the files hold now.
 
     `sources` read the files; `env` is `--env`; `environ` the daemon's own environment; `offers`
-    what plugins supply, without which checks and plugins are not looked into.
+    what plugins supply, without which checks and plugins are not looked into; `resolve` gives the
+    values of secrets, for which something else stands without it.
     Raises `AtlasError`: `config.missing`, `config.environment`, or `config.invalid` with every
     problem in its message, one a line, and in `details["problems"]`.
     """
@@ -121,6 +137,7 @@ def load(
         environ=os.environ if environ is None else environ,
         offers=offers,
         host=host or ThisHost(),
+        resolve=resolve,
         generation=generation,
         clock=clock or RealClock(),
     )
@@ -137,6 +154,7 @@ def check(
     environ: Mapping[str, str] | None = None,
     offers: Offers | None = None,
     host: Surroundings | None = None,
+    resolve: Resolve | None = None,
 ) -> list[Problem]:
     """Everything that is wrong with the files, errors first, then warnings; see `load`.
 
@@ -150,6 +168,7 @@ def check(
         environ=os.environ if environ is None else environ,
         offers=offers,
         host=host or ThisHost(),
+        resolve=resolve,
         generation=0,
         clock=RealClock(),
     )
@@ -164,6 +183,7 @@ def _resolve(
     environ: Mapping[str, str],
     offers: Offers | None,
     host: Surroundings,
+    resolve: Resolve | None,
     generation: int,
     clock: Clock,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
@@ -176,17 +196,29 @@ def _resolve(
     findings = Findings(merged.layer)
     findings.problems += found.problems
     _conflicts(merged, findings)
-    validated = validate(merged.data, findings, offers)
-    services = validated.settings.services
-    declared = merged.data.get("services")
-    rules.examine(
-        validated.settings, list(declared) if isinstance(declared, dict) else [], findings
-    )
 
     def folder_of(path: KeyPath) -> str:
         # A file's settings are relative to it: conf.d/shop.toml means its own neighbours.
         return os.path.dirname(os.path.abspath(merged.layer.where(path).origin))  # noqa: PTH100, PTH120
 
+    resolution = resolving.resolve(
+        merged.data,
+        findings,
+        Around(
+            environment=found.environment,
+            environ=environ,
+            host=host,
+            folder_of=folder_of,
+            offers=offers,
+            resolve=resolve,
+        ),
+    )
+    validated = validate(resolution.data, findings, offers)
+    services = validated.settings.services
+    declared = resolution.data.get("services")
+    rules.examine(
+        validated.settings, list(declared) if isinstance(declared, dict) else [], findings
+    )
     reality = surroundings.examine(services, findings, host, environ, folder_of)
     problems = in_order(findings.problems)
     if any(not problem.warning for problem in problems):
@@ -198,6 +230,10 @@ def _resolve(
             files=reality[name].variables,
             environ=environ,
             folder=reality[name].folder,
+            known_secrets=[
+                KnownSecret(name=known.name, value=known.value)
+                for known in resolution.known_below(("services", name))
+            ],
         )
         for name in sorted(services)
     )
@@ -213,6 +249,9 @@ def _resolve(
             checks=_checks(validated, offers),
             plugins=validated.plugin_settings,
             warnings=problems,
+            secrets=resolution.policy,
+            references=resolution.references,
+            known=resolution.known_below(()),
             _specs=specs,
             _merged=merged,
         ),
@@ -254,10 +293,4 @@ def _digest(validated: Validated, specs: tuple[ServiceSpec, ...]) -> str:
     settings = validated.settings.model_dump(mode="json", exclude={"services"})
     body = {"settings": settings, "specs": [to_wire(spec) for spec in specs]}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _path(key: str) -> KeyPath:
-    """The path that a dotted key such as `services.web.command[0]` stands for."""
-    parts = re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", key)
-    return tuple(name or int(index) for name, index in parts)
+    return hashlib.blake2b(text.encode(), digest_size=16, key=_DIGEST_KEY).hexdigest()

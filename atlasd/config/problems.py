@@ -15,6 +15,8 @@ from atlasd.errors import AtlasError, nearest
 
 SHOWN = 60
 """Characters of a value that are shown."""
+SHORTEST = 4
+"""Characters of a secret that messages are searched for, at least."""
 _SECRET = re.compile(
     r"pass(?:word|wd|phrase)?(?:$|_)|secret|token|credential|(?:api|access|private|signing|crypt\w*)"
     r"_?key|_key$|^key$|_auth$|^auth|dsn$|cookie",
@@ -92,6 +94,12 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+def undotted(key: str) -> KeyPath:
+    """The path that a dotted key such as `services.web.command[0]` stands for."""
+    parts = re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", key)
+    return tuple(name or int(index) for name, index in parts)
+
+
 def shown(value: object, path: KeyPath) -> str:
     """A value for a message: short, on one line, and not at all when it may be a secret."""
     if isinstance(value, dict | list):
@@ -110,8 +118,12 @@ def shown(value: object, path: KeyPath) -> str:
 
 def _hidden(path: KeyPath) -> bool:
     """Whether what stands at a path may be a secret, by its name."""
-    # The second key of `services.auth.user` is a name that the operator chose, and says nothing.
-    names = [key for number, key in enumerate(path) if isinstance(key, str) and number != 1]
+    # The second key of `services.auth.user` is a name that the operator chose, and says nothing;
+    # nor does `secrets` as the name of a section.
+    hushed = (0, 1) if path[:1] == ("secrets",) else (1,)
+    names = [
+        key for number, key in enumerate(path) if isinstance(key, str) and number not in hushed
+    ]
     return any(_SECRET.search(name) for name in names) or (len(path) > 3 and path[2] == "env")
 
 
@@ -119,8 +131,19 @@ class Findings:
     """Problems as they are found, each given its place in the files."""
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        """`layer` has the data as the files have it: messages show a reference, not its value."""
+        self.layer = layer
         self.problems: list[Problem] = []
+        self.unresolved: set[KeyPath] = set()
+        """Settings whose references stand for nothing, so that what stands there is no fault."""
+        self.opaque: set[KeyPath] = set()
+        """Settings that refer to something else."""
+        self._concealed: list[str] = []
+
+    def conceal(self, values: Iterable[str]) -> None:
+        """Values that no message may repeat; shorter ones than a secret has would garble them."""
+        found = {value for value in values if len(value) >= SHORTEST}
+        self._concealed = sorted({*self._concealed, *found}, key=len, reverse=True)
 
     def add(
         self,
@@ -137,7 +160,9 @@ class Findings:
         Without `got`, the value itself is shown, if it may be.
         """
         path = self._cut(path)
-        where = self._layer.where_key(path) if at_key else self._layer.where(path)
+        if self.unresolved and any(path[:n] in self.unresolved for n in range(len(path) + 1)):
+            return
+        where = self.layer.where_key(path) if at_key else self.layer.where(path)
         if got is None:
             got = self._shown(path)
         self.problems.append(
@@ -146,16 +171,21 @@ class Findings:
                 line=where.line,
                 column=where.column,
                 key=dotted(path),
-                expected=expected,
-                got=got,
-                hint=hint,
+                expected=self._said(expected),
+                got=self._said(got),
+                hint=self._said(hint),
                 warning=warning,
             )
         )
 
+    def _said(self, text: str) -> str:
+        for value in self._concealed:
+            text = text.replace(value, "[secret]")
+        return text
+
     def _cut(self, path: KeyPath) -> KeyPath:
         """The path without what lies inside a string that stands for a list or a table."""
-        value: Any = self._layer.data
+        value: Any = self.layer.data
         for number, key in enumerate(path):
             if not isinstance(value, dict | list):
                 return path[:number]
@@ -166,7 +196,7 @@ class Findings:
         return path
 
     def _shown(self, path: KeyPath) -> str:
-        value: Any = self._layer.data
+        value: Any = self.layer.data
         for key in path:
             try:
                 value = value[key]
@@ -231,7 +261,7 @@ class Findings:
 
     def _in_own_words(self, path: KeyPath, said: str) -> None:
         """A plugin's model said what is wrong; it knows nothing of what may be shown."""
-        if _hidden(path):
+        if _hidden(path) or any(one[: len(path)] == path for one in self.opaque):
             self.add(path, expected="another value")
         elif said.startswith("expected "):
             self.add(path, expected=said.removeprefix("expected "))

@@ -1,7 +1,7 @@
 """From merged data to models: section by section, so that one mistake hides no other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +21,7 @@ from atlasd.config.service import NAME_EXPECTED, Service
 from atlasd.config.units import NAME
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import KeyPath
+from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.errors import nearest
 
 M = TypeVar("M", bound=BaseModel)
@@ -39,6 +40,8 @@ class Offers:
     check_types: Mapping[str, CheckType]
     plugin_settings: Mapping[str, type[BaseModel]]
     """Models of `[plugins.NAME]`, by name."""
+    secret_backends: Mapping[str, SecretBackend] = field(default_factory=dict)
+    rotators: Mapping[str, RotatorType] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     """A sentence for each plugin that was refused: what is missing may be theirs."""
 
@@ -66,10 +69,10 @@ def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None)
     checks = _named(data, "checks", Check, findings)
     plugins = _named(data, "plugins", Plugin, findings)
     settings = Settings(
-        host=_section(data, "host", Host, findings),
-        api=_section(data, "api", Api, findings),
-        log=_section(data, "log", DaemonLog, findings),
-        secrets=_section(data, "secrets", Secrets, findings),
+        host=section(data, "host", Host, findings),
+        api=section(data, "api", Api, findings),
+        log=section(data, "log", DaemonLog, findings),
+        secrets=section(data, "secrets", Secrets, findings),
         settings=_named(data, "settings", SettingsSet, findings),
         services=services,
         checks=checks,
@@ -95,7 +98,8 @@ def _table(data: Mapping[str, Any], path: KeyPath, findings: Findings) -> dict[s
     return {}
 
 
-def _section(data: Mapping[str, Any], name: str, model: type[M], findings: Findings) -> M:
+def section(data: Mapping[str, Any], name: str, model: type[M], findings: Findings) -> M:
+    """The model of the table `[name]`, as far as it is right; what is wrong is noted."""
     found = _model(_table(data, (name,), findings), (name,), model, findings)
     return found if found is not None else model()
 
@@ -140,7 +144,7 @@ def _of_checks(settings: Settings, findings: Findings, offers: Offers) -> dict[s
             findings.add(
                 (*path, "type"),
                 expected="the name of a check type",
-                hint=_missing(check.type, tuple(offers.check_types), offers),
+                hint=missing(check.type, tuple(offers.check_types), offers),
             )
             continue
         table = dict(check.model_extra or {})
@@ -160,7 +164,7 @@ def _of_plugins(settings: Settings, findings: Findings, offers: Offers) -> dict[
             findings.add(
                 path,
                 got="nothing of this name has settings",
-                hint=_missing(name, tuple(offers.plugin_settings), offers),
+                hint=missing(name, tuple(offers.plugin_settings), offers),
                 at_key=True,
             )
             continue
@@ -172,6 +176,7 @@ def _of_plugins(settings: Settings, findings: Findings, offers: Offers) -> dict[
     return found
 
 
-def _missing(name: str, known: tuple[str, ...], offers: Offers) -> str:
+def missing(name: str, known: tuple[str, ...], offers: Offers) -> str:
+    """The hint for a name that no plugin supplies: the nearest one, and who was refused."""
     hint = nearest(name, known)
     return "; ".join(filter(None, (hint, *offers.refused)))

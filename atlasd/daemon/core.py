@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import secrets
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
 from atlasd.states import Health
 from atlasd.store import Store
+
+_DIGEST_KEY = secrets.token_bytes(32)
 
 _log = logging.getLogger("atlasd.daemon")
 
@@ -172,7 +175,7 @@ def wish_of(config: Config) -> Wish:
             )
             for one in config.checks
         ),
-        other=hashlib.blake2b(rest.encode(), digest_size=8).hexdigest(),
+        other=hashlib.blake2b(rest.encode(), digest_size=8, key=_DIGEST_KEY).hexdigest(),
     )
 
 

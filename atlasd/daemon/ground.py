@@ -14,6 +14,7 @@ from atlasd import logs, notify
 from atlasd.config.load import Config, Offers, load
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource
+from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.control.wire import BY_NAME
 from atlasd.core.watch import LastWords, Watchdog
 from atlasd.errors import AtlasError
@@ -62,6 +63,7 @@ class Ground:
             for name, value in spec.env.items()
             if logs.is_secret_name(name)
         )
+        self.redact.learn(known.value for known in config.known)
         logs.configure(
             role=self.role, level=config.log.level, style=config.log.format, redact=self.redact
         )
@@ -114,6 +116,8 @@ def offers(host: PluginHost) -> Offers:
     return Offers(
         check_types={o.descriptor.name: o.descriptor for o in host.offers(CheckType)},
         plugin_settings=host.plugin_settings(),
+        secret_backends={o.descriptor.name: o.descriptor for o in host.offers(SecretBackend)},
+        rotators={o.descriptor.name: o.descriptor for o in host.offers(RotatorType)},
         refused=host.refusals(),
     )
 

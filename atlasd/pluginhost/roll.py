@@ -153,9 +153,10 @@ class Roll:
 def table_model(descriptor: Descriptor) -> type[BaseModel] | None:
     """The model of what a descriptor reads from `[plugins.NAME]`; None when it reads nothing.
 
-    A check's settings stand in `[checks.NAME]` instead.
+    A check's settings stand in `[checks.NAME]` instead, those of a secret backend in
+    `[secrets.backends.NAME]`.
     """
     model = getattr(descriptor, "settings", None)
-    if kind_of(descriptor).label == "check" or model is NoSettings:
+    if kind_of(descriptor).label in ("check", "secret_backend") or model is NoSettings:
         return None
     return model

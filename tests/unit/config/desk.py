@@ -6,6 +6,7 @@ from pathlib import Path
 
 from atlasd.clock import HandClock
 from atlasd.config.load import Config, Offers, Problem, check, load
+from atlasd.contracts.secrets import Resolve
 from atlasd.paths import Paths
 from atlasd_plugins.config_toml import register_config_sources
 
@@ -57,6 +58,7 @@ class Desk:
     environ: dict[str, str]
     env: str | None = None
     offers: Offers | None = None
+    resolve: Resolve | None = None
 
     @property
     def etc(self) -> Path:
@@ -78,6 +80,7 @@ class Desk:
             environ=self.environ,
             host=self.host,
             offers=self.offers,
+            resolve=self.resolve,
             clock=HandClock(),
         )
 
@@ -91,6 +94,7 @@ class Desk:
             environ=self.environ,
             host=self.host,
             offers=self.offers,
+            resolve=self.resolve,
         )
 
     def says(self, text: str | None = None) -> list[str]:
