@@ -33,8 +33,10 @@ _ADDRESS = re.compile(
 )
 _SEALED = re.compile(r"enc:v1:(?P<key>[A-Za-z0-9_.-]+):(?P<token>[A-Za-z0-9_=+/.-]+)")
 _OPENING = re.compile(r"\$\$\{|\$\{")
-# What a shell writes between the braces has no kind, or an operator where ours begins.
-_KIND = re.compile(r"(?P<optional>\??)(?P<kind>[a-z][a-z0-9_]*):(?![-=+?])")
+# What a shell writes between the braces has no kind, or an operator after what looks like one.
+_KIND = re.compile(
+    rf"(?P<optional>\??)(?:(?P<kind>{'|'.join(KINDS)}):|(?P<other>[a-z][a-z0-9_]*):(?![-=+?]))"
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[^.\[\]\s]+(?:\[[0-9]+\])*(?:\.[^.\[\]\s]+(?:\[[0-9]+\])*)*")
 
@@ -223,8 +225,8 @@ def _joined(literal: list[str]) -> list[str]:
 
 def _placeholder(kind: re.Match[str], rest: str, inside: str) -> Placeholder:
     name = kind["kind"]
-    if name not in KINDS:
-        hint = f"{nearest(name, KINDS)}; {_ESCAPE}"
+    if name is None:
+        hint = f"{nearest(kind['other'], KINDS)}; {_ESCAPE}"
         raise WrongValueError(f"{', '.join(KINDS[:-1])} or {KINDS[-1]}", got=inside, hint=hint)
     what, *filters = rest.split("|")
     for one in filters:

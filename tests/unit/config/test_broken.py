@@ -16,6 +16,7 @@ from pydantic import Field
 
 from atlasd.config.load import Offers
 from atlasd.contracts.checks import Check, CheckType
+from atlasd.contracts.secrets import SecretBackend
 from atlasd.contracts.settings import Settings
 from atlasd.errors import EXIT_CONFIG, AtlasError
 from tests.unit.config.desk import Desk
@@ -35,11 +36,17 @@ def never(settings: Any, context: Any) -> AbstractAsyncContextManager[Check]:
     raise AssertionError("validation opens nothing")
 
 
+def unopened(settings: object, context: object) -> Any:
+    """What nothing in these tests opens."""
+    raise NotImplementedError
+
+
 OFFERS = Offers(
     check_types={
         "http": CheckType(name="http", summary="asks", settings=HttpSettings, open=never),
     },
     plugin_settings={"shop": ShopSettings},
+    secret_backends={"fernet": SecretBackend(name="fernet", summary="keeps", open=unopened)},
     refused=("plugin extra was refused: it needs the module redis",),
 )
 
