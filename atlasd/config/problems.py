@@ -160,7 +160,7 @@ class Findings:
         Without `got`, the value itself is shown, if it may be.
         """
         path = self._cut(path)
-        if self.unresolved and any(path[:n] in self.unresolved for n in range(len(path) + 1)):
+        if not at_key and any(path[:n] in self.unresolved for n in range(len(path) + 1)):
             return
         where = self.layer.where_key(path) if at_key else self.layer.where(path)
         if got is None:
