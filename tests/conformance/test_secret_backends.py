@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 
 from atlasd.contracts.secrets import Capability, SecretBackend
+from atlasd.testing.descriptors import load_module
 from atlasd.testing.memory_backend import MemoryBackend
 from atlasd.testing.secrets import Disable, SecretBackendSuite
+from atlasd_plugins import secrets_aws
+from tests.plugins import moto_server
+from tests.plugins.listeners import free_port
 
 
 class TestMemory(SecretBackendSuite):
@@ -53,3 +57,30 @@ class TestMemoryWithoutRecovery(TestMemory):
     @pytest.fixture
     def memory(self) -> MemoryBackend:
         return MemoryBackend(capabilities=frozenset({Capability.PUT, Capability.DELETE}))
+
+
+class TestAws(SecretBackendSuite):
+    """boto3 against moto's server; its pages are made short, so that there are several."""
+
+    @pytest.fixture
+    def backend(self, monkeypatch: pytest.MonkeyPatch) -> SecretBackend:
+        monkeypatch.setattr(secrets_aws.store, "PAGE", 8)
+        moto_server.read_models_once(monkeypatch)
+        return load_module(secrets_aws, SecretBackend, "aws")
+
+    @pytest.fixture
+    def settings(self) -> dict[str, Any]:
+        return {
+            "region": "eu-central-1",
+            "endpoint_url": moto_server.emptied(),
+            **moto_server.KEYS,
+        }
+
+    @pytest.fixture
+    def down(self) -> dict[str, Any]:
+        return {
+            "region": "eu-central-1",
+            "endpoint_url": f"http://127.0.0.1:{free_port()}",
+            "attempts": 1,
+            **moto_server.KEYS,
+        }
