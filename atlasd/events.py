@@ -103,7 +103,7 @@ class PlanApplied(ServiceEvent):
 
     kind = "plan"
     action: str = ""
-    """start | stop | restart | update"""
+    """start | stop | restart | deliver | update"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,8 +114,15 @@ class SignalSent(ServiceEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Delivered(ServiceEvent):
+    """A running instance was given changed secrets or settings; `detail` names them, and how."""
+
+    kind = "delivery"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RollHalted(ServiceEvent):
-    """Restarting one instance after the other stopped at one that did not come up."""
+    """Going from one instance to the next stopped at one that did not come up, or not reload."""
 
     kind = "roll-halted"
 
@@ -168,13 +175,11 @@ class CoreStopped(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfigurationLoaded(Event):
-    """A configuration was read, validated and swapped in; `detail` says what could not follow."""
+    """A configuration was read, validated and swapped in."""
 
     kind = "config-loaded"
     actor: str = ""
     detail: str = ""
-    generation: int = 0
-    """Its number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,6 +247,7 @@ KINDS: Mapping[str, type[Event]] = {
         OutputLost,
         PlanApplied,
         SignalSent,
+        Delivered,
         RollHalted,
         ServicesUpgraded,
         ServicesConnected,

@@ -70,6 +70,8 @@ class Reason(StrEnum):
     REQUEST = "request"
     DEPLOY = "deploy"
     CONFIG = "config"
+    DELIVERY = "delivery"
+    """What the service is handed, a secret or a setting, has changed, and nothing else of it."""
     ADOPTED = "adopted"
     BOOT = "boot"
     BACKOFF = "backoff"

@@ -49,6 +49,9 @@ def _more(service: dict[str, Any]) -> list[str]:
             lines.append(f"{where}: says {instance['status_text']!r}")
         if instance["next_start_in"]:
             lines.append(f"{where}: next try in {style.duration(instance['next_start_in'])}")
+        if instance["outdated"]:
+            names = ", ".join(instance["outdated"])
+            lines.append(f"{where}: has an older {names}; `atlasctl restart {name}` renews that")
         if instance["leftovers"]:
             pids = ", ".join(map(str, instance["leftovers"]))
             lines.append(f"{where}: processes that would not die: {pids}")

@@ -2,7 +2,7 @@
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from atlasd.config.probes import Live, Ready
 from atlasd.config.schema import Host
@@ -66,14 +66,21 @@ def service_spec(
     folder: str,
     extra_deliveries: Sequence[spec.Delivery] = (),
     known_secrets: Sequence[spec.KnownSecret] = (),
+    secret_variables: Collection[str] = (),
 ) -> spec.ServiceSpec:
     """The specification of a valid service.
 
     `files` holds the variables of its environment files, `folder` is where relative paths start.
     `extra_deliveries` are what it is handed beside its secrets: its settings, as variables (kind
     env; one that the service's own `env` or files have too is left out) or as rendered files.
-    `known_secrets` are secrets that stand in these or anywhere else in its definition.
+    `known_secrets` are secrets that stand in these or anywhere else in its definition;
+    `secret_variables` names those of its own variables that are made of secrets: they are handed
+    over as such, so that a change of them is no change of the definition.
     """
+    env = environment(service, files=files, environ=environ)
+    variables = tuple(
+        _variable(name, env.pop(name)) for name in sorted(env.keys() & set(secret_variables))
+    )
     ready_timeout = service.ready.timeout if service.ready is not None else None
     return spec.ServiceSpec(
         name=name,
@@ -104,12 +111,13 @@ def service_spec(
         reload=_reload(service.reload) if service.reload is not None else spec.Reload(),
         limits=spec.Limits(**service.limits.model_dump()),
         log=spec.Log(**service.log.model_dump()),
-        env=environment(service, files=files, environ=environ),
+        env=env,
         deliveries=(
             *secret_deliveries(service),
+            *variables,
             *(d for d in extra_deliveries if not _is_own(d, service, files)),
         ),
-        on_change=spec.OnChange(kind=service.on_change.action, signal=service.on_change.signal),
+        on_change=_on_change(service),
         secrets=_known(service, known_secrets),
         inherited=inherited(service, files=files, environ=environ),
         cwd=os.path.join(folder, service.cwd),  # noqa: PTH118  a Path would drop a final `/.`
@@ -133,10 +141,25 @@ def secret_deliveries(service: Service) -> tuple[spec.Delivery, ...]:
             name=name,
             kind=secret.deliver,
             path=secret.path or "",
-            content=base64.b64encode(secret.value.encode()).decode(),
+            content=_content(secret.value),
         )
         for name, secret in sorted(service.secrets.items())
     )
+
+
+def _content(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _variable(name: str, value: str) -> spec.Delivery:
+    return spec.Delivery(name=name, kind="env", content=_content(value))
+
+
+def _on_change(service: Service) -> spec.OnChange:
+    table = service.on_change
+    if service.type == "oneshot" and "action" not in table.model_fields_set:
+        return spec.OnChange(kind="none")  # its work in hand is worth more
+    return spec.OnChange(kind=table.action, signal=table.signal)
 
 
 def _is_own(delivery: spec.Delivery, service: Service, files: Mapping[str, str]) -> bool:

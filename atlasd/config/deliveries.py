@@ -1,9 +1,10 @@
 """Rules about what a service is handed: its secrets, its settings, and a change of them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from atlasd.config.fields import ENV_NAME
 from atlasd.config.problems import Findings
+from atlasd.config.referenced import Referenced
 from atlasd.config.service import Service
 from atlasd.contracts.config import KeyPath
 from atlasd.services.spec import LIVE_WAYS, SECRETS_DIR
@@ -19,6 +20,24 @@ def examine(service: Service, path: KeyPath, reserved: Collection[str], findings
     _files(service, path, findings)
     _variables(service, path, findings)
     _on_change(service, path, findings)
+
+
+def examine_variables(
+    services: Mapping[str, Service], references: Mapping[KeyPath, Referenced], findings: Findings
+) -> None:
+    """Note services that have secrets in their `env` alone, and could not be told of a change."""
+    for name, service in services.items():
+        if secret_variables(name, references) and not service.secrets and not service.settings:
+            _reaches(service, ("services", name), findings)
+
+
+def secret_variables(service: str, references: Mapping[KeyPath, Referenced]) -> tuple[str, ...]:
+    """The variables in the service's own `env` that are made of secrets."""
+    return tuple(
+        str(path[3])
+        for path, referenced in references.items()
+        if path[:3] == ("services", service, "env") and len(path) == 4 and referenced.sources
+    )
 
 
 def told_by(name: str, deliver: str) -> str:
@@ -134,10 +153,16 @@ def _on_change(service: Service, path: KeyPath, findings: Findings) -> None:
             got="the service has no `reload`, so nobody knows how to tell it",
             hint='add reload = { signal = "HUP" } (or exec, notify), or use on_change = "restart"',
         )
-    handed = bool(service.secrets or service.settings)
-    if table.action in LIVE_WAYS and handed and not _files_of(service):
+    if service.secrets or service.settings:
+        _reaches(service, path, findings)
+
+
+def _reaches(service: Service, path: KeyPath, findings: Findings) -> None:
+    """Note an `on_change` that could reach nothing of what is handed over."""
+    table = service.on_change
+    if table.action in LIVE_WAYS and not _files_of(service):
         findings.add(
-            here,
+            (*path, "on_change"),
             expected='"restart" or "none" where nothing is delivered as a file',
             got=f'"{table.action}", but a running process keeps the variables and descriptors that '
             "it was started with",

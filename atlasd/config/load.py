@@ -7,12 +7,11 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from pydantic import BaseModel
 
 from atlasd.clock import Clock, RealClock, utc
-from atlasd.config import layers, resolving, rules, shape, surroundings
+from atlasd.config import deliveries, layers, resolving, rules, shape, surroundings
 from atlasd.config.convert import host_policy, service_spec
 from atlasd.config.merge import Merged
 from atlasd.config.problems import Findings, Problem, dotted, in_order, invalid, report, undotted
@@ -73,13 +72,6 @@ class Config:
     """The values of the secrets in it, which must not show anywhere."""
     _specs: tuple[ServiceSpec, ...] = field(repr=False)
     _merged: Merged = field(repr=False)
-    besides: tuple[str, ...] = ()
-    """Files that were read and are no layers: services' environment files."""
-
-    @property
-    def read_files(self) -> tuple[str, ...]:
-        """Every file that has a say: a change of one may change what the configuration means."""
-        return (*self.files, *self.besides)
 
     @property
     def host(self) -> Host:
@@ -103,11 +95,6 @@ class Config:
     def host_policy(self) -> HostPolicy:
         """What holds for all services together."""
         return host_policy(self.settings.host)
-
-    @property
-    def data(self) -> Mapping[str, Any]:
-        """What the layers say together, as they say it: without defaults, references unresolved."""
-        return self._merged.data
 
     def origin(self, key: str | KeyPath) -> Position:
         """Where a setting stands, as `services.web.command` or a path of keys.
@@ -232,6 +219,7 @@ def _resolve(
     rules.examine(
         validated.settings, list(declared) if isinstance(declared, dict) else [], findings
     )
+    deliveries.examine_variables(services, resolution.references, findings)
     reality = surroundings.examine(services, findings, host, environ, folder_of)
     problems = in_order(findings.problems)
     if any(not problem.warning for problem in problems):
@@ -247,6 +235,7 @@ def _resolve(
                 KnownSecret(name=known.name, value=known.value)
                 for known in resolution.known_below(("services", name))
             ],
+            secret_variables=deliveries.secret_variables(name, resolution.references),
         )
         for name in sorted(services)
     )
@@ -267,7 +256,6 @@ def _resolve(
             known=resolution.known_below(()),
             _specs=specs,
             _merged=merged,
-            besides=tuple(dict.fromkeys(file for one in reality.values() for file in one.files)),
         ),
         problems,
     )

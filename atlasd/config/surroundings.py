@@ -97,8 +97,6 @@ class Found:
     """Of its environment files, the last one winning."""
     folder: str
     """Where the relative `cwd` of the service starts."""
-    files: tuple[str, ...] = ()
-    """Its environment files, those that need not exist included."""
 
 
 def examine(
@@ -119,10 +117,8 @@ def examine(
         path: KeyPath = ("services", name)
         _accounts(service, path, findings, host)
         variables: dict[str, str] = {}
-        files = []
         for index, file in enumerate(service.env_file):
             where = (*path, "env_file", index)
-            files.append(str(Path(folder_of(where)) / file.removeprefix("-")))
             variables |= _env_file(file, where, findings, host, folder_of(where))
         folder = folder_of((*path, "cwd"))
         cwd = str(Path(folder) / service.cwd)
@@ -139,7 +135,7 @@ def examine(
                     hint="" if "/" in words[0] else f"searched: {env.get('PATH', SEARCHED)}",
                     warning=True,
                 )
-        found[name] = Found(variables=variables, folder=folder, files=tuple(files))
+        found[name] = Found(variables=variables, folder=folder)
     return found
 
 

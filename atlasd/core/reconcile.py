@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from atlasd.core.health import CheckState
@@ -18,8 +18,9 @@ RETRY = 5.0
 """Seconds before a pass that failed is tried again."""
 APPLY_TIMEOUT = 60.0
 
-LIVE_ACTIONS = frozenset({"update", "none"})
-"""Actions that touch no process: what a reload may do by itself."""
+LIVE_ACTIONS = frozenset({"update", "deliver", "none"})
+"""What a reload may do by itself: what touches no process, or only as its service's `on_change`
+has allowed beforehand."""
 
 
 class Services(Protocol):
@@ -41,6 +42,8 @@ class Wish:
     host: HostPolicy = field(default_factory=HostPolicy)
     checks: tuple[CheckState, ...] = ()
     """Configured checks, each as it is before its first verdict."""
+    other: str = ""
+    """Digest of all the rest, to see that it changed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,25 +53,6 @@ class Reloaded:
     applied: tuple[ActionBody, ...]
     pending: tuple[ActionBody, ...]
     notes: tuple[str, ...]
-    failure: AtlasError | None = None
-    """Why services could not be brought there; it is tried again."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Applied:
-    """What applying a configuration did."""
-
-    actions: tuple[ActionBody, ...]
-    failure: AtlasError | None = None
-    """As in `Reloaded`."""
-
-
-Agreed = Callable[[], Awaitable[object]]
-"""Called when services would do what is wanted, before anything changes; raising keeps it so."""
-
-
-async def _nothing() -> None:
-    pass
 
 
 class Reconciler:
@@ -83,10 +67,11 @@ class Reconciler:
         intents: Intents,
         wish: Wish,
         *,
+        load: Callable[[], Awaitable[Wish]],
         report: Callable[[str], None],
         ticked: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
-        """`ticked` hears how many seconds a pass took."""
+        """`load` reads the configuration anew; `ticked` hears how many seconds a pass took."""
         self.wish = wish
         """The configuration that is in force."""
         self.ticks = 0
@@ -94,6 +79,7 @@ class Reconciler:
         self._host = wish.host
         self._services = services
         self._intents = intents
+        self._load = load
         self._report = report
         self._ticked = ticked
         self._lock = asyncio.Lock()
@@ -157,37 +143,38 @@ class Reconciler:
         await self._intents.end(resolved.ended, resolved.specs)
         return actions
 
-    async def plan(self, wish: Wish) -> tuple[ActionBody, ...]:
-        """What applying another configuration would do.
+    async def plan(self) -> tuple[Wish, tuple[ActionBody, ...]]:
+        """The configuration as it now stands in its files, and what applying it would do.
 
-        Raises `services.unreachable`, and what services refuses (a cycle, an unknown name).
+        Raises `AtlasError` `config.invalid` and the like, and `services.unreachable`.
         """
+        wish = await self._load()
         async with self._lock:
             resolved = resolve(wish.specs.values(), self._intents.all())
-            return await self._apply(resolved, wish.host, "core", dry_run=True)
+            return wish, await self._apply(resolved, wish.host, "core", dry_run=True)
 
-    async def apply(self, wish: Wish, actor: str, agreed: Agreed = _nothing) -> Applied:
-        """Have another configuration take over, and do what the plan says.
+    async def apply(self, actor: str) -> tuple[Wish, tuple[ActionBody, ...]]:
+        """Read the configuration anew and do what the plan says.
 
-        The dry run comes first: what services refuses changes nothing. Raises as `plan` does, and
-        what `agreed` raises.
+        The dry run comes first: what services refuses (a cycle, an unknown name) changes nothing.
+        Raises as `plan` does.
         """
+        wish = await self._load()
         async with self._lock:
             resolved = resolve(wish.specs.values(), self._intents.all())
             await self._apply(resolved, wish.host, actor, dry_run=True)
-            await agreed()
             self.wish, self._target, self._host = wish, dict(wish.specs), wish.host
-            actions, failure = await self._reach(actor)
-        return Applied(actions=actions, failure=failure)
+            actions = await self._converge(actor)
+        return wish, actions
 
-    async def reload(
-        self, wish: Wish, actor: str, agreed: Agreed = _nothing, *, dry_run: bool = False
-    ) -> Reloaded:
-        """Take over all of another configuration that touches no process; `dry_run`: only tell.
+    async def reload(self, actor: str) -> Reloaded:
+        """Read the configuration anew and take over what may be done without being asked.
 
         Services whose change needs a start, a stop or a restart keep their old specification until
-        `apply`. Raises as `apply` does; then everything is as it was.
+        `apply`; what they are handed by it is renewed all the same. Raises as `plan` does; then
+        everything is as it was.
         """
+        wish = await self._load()
         async with self._lock:
             resolved = resolve(wish.specs.values(), self._intents.all())
             actions = await self._apply(resolved, wish.host, actor, dry_run=True)
@@ -198,23 +185,14 @@ class Reconciler:
                 for name in {*self._target, *wish.specs}
                 if mixed.get(name) != wish.specs.get(name)
             }
-            pending = tuple(a for a in actions if a["service"] in waiting)
             notes = notes_between(self.wish, wish)
-            if dry_run:
-                applied = tuple(a for a in actions if a["service"] not in waiting)
-                return Reloaded(applied=applied, pending=pending, notes=notes)
-            await agreed()
             self.wish, self._target, self._host = wish, mixed, wish.host
-            applied, failure = await self._reach(actor)
-        return Reloaded(applied=applied, pending=pending, notes=notes, failure=failure)
-
-    async def _reach(self, actor: str) -> tuple[tuple[ActionBody, ...], AtlasError | None]:
-        """Converge on what has just taken over: a failure is told, and tried again later."""
-        try:
-            return await self._converge(actor), None
-        except AtlasError as error:
-            self._wake.set()
-            return (), error
+            applied = await self._converge(actor)
+        return Reloaded(
+            applied=applied,
+            pending=tuple(a for a in actions if a["service"] in waiting),
+            notes=notes,
+        )
 
     async def _apply(
         self, resolved: Resolved, host: HostPolicy, actor: str, *, dry_run: bool
@@ -237,12 +215,13 @@ def mix(
 ) -> dict[str, ServiceSpec]:
     """The new specifications, with the old ones for services in `waiting`.
 
-    A service that depends on one which is not there yet waits too.
+    A service that depends on one which is not there yet waits too. What a waiting one is handed is
+    renewed: a secret that was rotated, or revoked, waits for nobody's `apply`.
     """
     waiting = set(waiting)
     while True:
         mixed = {name: spec for name, spec in new.items() if name not in waiting}
-        mixed.update({name: old[name] for name in waiting if name in old})
+        mixed.update({name: renewed(old[name], new.get(name)) for name in waiting if name in old})
         hanging = {
             name
             for name, spec in mixed.items()
@@ -253,11 +232,25 @@ def mix(
         waiting |= hanging
 
 
+def renewed(old: ServiceSpec, new: ServiceSpec | None) -> ServiceSpec:
+    """The old specification with the new contents of what it is handed by the same names."""
+    if new is None or not old.deliveries:
+        return old
+    later = {(one.name, one.kind, one.path): one for one in new.deliveries}
+    deliveries = tuple(later.get((one.name, one.kind, one.path), one) for one in old.deliveries)
+    if deliveries == old.deliveries:
+        return old
+    known = dict.fromkeys((*old.secrets, *new.secrets))
+    return replace(old, deliveries=deliveries, secrets=tuple(known))
+
+
 def notes_between(old: Wish, new: Wish) -> tuple[str, ...]:
     """What else differs between two configurations, a phrase each."""
     notes = []
     if old.host != new.host:
         notes.append("the host's policy changes")
+    if old.other != new.other:
+        notes.append("settings outside of services and checks change; some need a new start")
     names = {check.name: check for check in old.checks}
     later = {check.name: check for check in new.checks}
     notes += [f"check {name} is new" for name in sorted(later.keys() - names.keys())]

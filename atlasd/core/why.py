@@ -15,6 +15,7 @@ TOLD = 12
 _BECAUSE: Mapping[str, str] = {
     Reason.BOOT: "as the services role started",
     Reason.CONFIG: "as the configuration says",
+    Reason.DELIVERY: "as what it is handed has changed",
     Reason.BACKOFF: "as the delay before a restart was over",
     Reason.DEPENDENCY: "as its dependencies were met",
     Reason.BUDGET: "as the host's budget for restarts allowed it again",
@@ -66,8 +67,10 @@ def tell(event: Event, *, now: float, many: bool) -> str:
         return f"{when}: {who} left processes behind ({event.detail})."
     if event.kind == "signal":
         return f"{when}: {who} was sent {event.detail}{_by(event)}."
+    if event.kind == "delivery":
+        return f"{when}: what {who} is handed changed ({event.detail})."
     if event.kind == "roll-halted":
-        return f"{when}: restarting one instance after the other stopped at {who} ({event.detail})."
+        return f"{when}: going from one instance to the next stopped at {who} ({event.detail})."
     if event.kind == "hook":
         return f"{when}: a command beside {who} ended ({event.detail})." if event.detail else ""
     return ""
@@ -103,7 +106,9 @@ def _move(event: InstanceMoved) -> str:
         Lifecycle.STOPPED: f"was stopped{asked}"
         if event.reason == Reason.REQUEST
         else f"stopped ({detail})",
-        Lifecycle.RELOADING: f"was told to reload{asked}",
+        Lifecycle.RELOADING: f"was told to reload ({detail})"
+        if event.reason == Reason.DELIVERY
+        else f"was told to reload{asked}",
     }
     return phrases.get(Lifecycle(event.new), f"went from {event.old} to {event.new} ({detail})")
 
@@ -151,7 +156,10 @@ def _present(service: ServiceStatus, instance: InstanceStatus, *, now: float) ->
         said = f"; it says: {instance['status_text']!r}" if instance["status_text"] else ""
         failed = instance["restarts"]
         restarts = f", {failed} restart{'s' if failed != 1 else ''} after failures so far"
-        return f"{who} has been running{pid} {since}{probes}{said}{restarts if failed else ''}."
+        outdated = ", ".join(instance.get("outdated", ()))
+        older = f"; it has an older {outdated} than is configured" if outdated else ""
+        running = f"{who} has been running{pid} {since}{probes}{said}"
+        return f"{running}{restarts if failed else ''}{older}."
     if state is Lifecycle.BACKOFF:
         left = instance["next_start_in"]
         after = f"; the next try is in {duration(left)}" if left is not None else ""
@@ -215,6 +223,13 @@ def advice(
         found.append(f"When the cause is mended: `atlasctl start {name}`.")
     if Lifecycle.LOST in states:
         found.append(f"See what became of its process, then `atlasctl start {name}`.")
+    return [*found, *_advice_on_processes(service)]
+
+
+def _advice_on_processes(service: ServiceStatus) -> list[str]:
+    found = []
+    if any(instance.get("outdated") for instance in service["instances"]):
+        found.append(f"`atlasctl restart {service['name']}` gives it what is configured now.")
     for instance in service["instances"]:
         if instance["leftovers"]:
             pids = " ".join(str(pid) for pid in instance["leftovers"])

@@ -116,6 +116,7 @@ def _begin(supervisor: Supervisor) -> None:
                 starts.append((unit, ""))
     supervisor.start_units(starts, Reason.BOOT, "")
     supervisor.settle()
+    supervisor.sweep_secrets()
 
 
 def _target(
@@ -201,6 +202,7 @@ def _take_process(
     name: str,
 ) -> None:
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
+    unit.handed.restore(record)
     _identify(unit, record, pid)
     unit.confinement.adopt(unit.service.spec.limits)
     unit.output.own(unit.uid)

@@ -123,6 +123,19 @@ class Attendants:
         if self._live is None:
             self._start_live(self._unit.machine.spec, Health.UNKNOWN)
 
+    @property
+    def _probers(self) -> list[Prober]:
+        return [one for one in (self._ready, self._live) if isinstance(one, Prober)]
+
+    def ask_again(self) -> None:
+        """Have the probes ask at once."""
+        for prober in self._probers:
+            prober.ask_again()
+
+    def passed_since(self, moment: float) -> bool:
+        """Whether every probe has asked since then, and had no bad answer (or could not ask)."""
+        return all(prober.passed_at >= moment for prober in self._probers)
+
     def hear_out(self) -> None:
         """The process has ended: take what it said last, before it is judged."""
         if self._socket is not None:
@@ -224,6 +237,7 @@ class Attendants:
         unit = self._unit
         machine = unit.machine
         self._warn("readiness", verdict)
+        unit.supervisor.rolls.step_soon(unit.service.name)
         if isinstance(self._ready, ReadyPipe):
             unit.effects.held.drop(self._pipe_name)
         probe = machine.spec.ready
@@ -263,6 +277,7 @@ class Attendants:
         unit = self._unit
         machine = unit.machine
         self._warn("liveness", verdict)
+        unit.supervisor.rolls.step_soon(unit.service.name)
         if not verdict.changed or machine.state not in (
             Lifecycle.STARTING,
             Lifecycle.RUNNING,

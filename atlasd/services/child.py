@@ -30,6 +30,9 @@ RLIMITS = {
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Python ignores these at start, and a program inherits that; it must begin with the defaults."""
 _PR_SET_NO_NEW_PRIVS = 38
+NO_CORE = 1
+"""Bytes of a core dump of a program that holds secrets: too few for a file, and for the kernel the
+one limit that keeps it from piping a dump to a collector (core(5)), which 0 does not."""
 HIGH = 512
 """Descriptors that stand in the way are moved up to here."""
 
@@ -67,6 +70,9 @@ def prepare(program: str, launch: "Launch", *, soft_nofile: int | None) -> Plan:
             moved.append(ours)
         steps.append(Step(os.dup2, (ours, theirs), "pass descriptor", str(theirs)))
     steps += _limits(launch.limits, soft_nofile)
+    if launch.no_core and launch.limits.core is None:
+        core = no_core(resource.getrlimit(resource.RLIMIT_CORE))
+        steps.append(Step(resource.setrlimit, (resource.RLIMIT_CORE, core), "set limit", "core"))
     if launch.nice is not None:
         arguments = (os.PRIO_PROCESS, 0, launch.nice)
         steps.append(Step(os.setpriority, arguments, "set nice", str(launch.nice)))
@@ -148,6 +154,12 @@ def _limits(limits: "Limits", soft_nofile: int | None) -> list[Step]:
             arguments = (which, (soft_nofile, hard))
             steps.append(Step(resource.setrlimit, arguments, "set limit", name))
     return steps
+
+
+def no_core(limits: tuple[int, int]) -> tuple[int, int]:
+    """The soft and hard limit of core dumps, such that none is made; the hard one stays."""
+    _, hard = limits
+    return (NO_CORE if hard == resource.RLIM_INFINITY else min(NO_CORE, hard), hard)
 
 
 def _become(who: "Account") -> list[Step]:

@@ -17,6 +17,7 @@ FOLDER = "SECRETS_DIR"
 """Variable that names the folder of the delivered files."""
 LIVE_WAYS = ("reload", "signal", "swap")
 """Values of on_change by which a running process goes on with other files."""
+LATER = "the next start has it"
 
 
 def content(delivery: "Delivery") -> bytes:
@@ -96,7 +97,7 @@ def in_words(spec: "ServiceSpec", names: Sequence[str]) -> str:
     text = f"changed: {', '.join(names) or 'what it is handed'}"
     way = spec.on_change.kind
     if way == "none":
-        return f"{text}; the next start has it"
+        return f"{text}; {LATER}"
     if way == "restart":
         return text
     missed = out_of_reach(spec, names)
@@ -108,5 +109,5 @@ def in_words(spec: "ServiceSpec", names: Sequence[str]) -> str:
         }
         text += f"; {doing[way]}"
     if missed:
-        text += f"; the running process cannot have {', '.join(missed)}, only the next start has it"
+        text += f"; the running process keeps its {', '.join(missed)}, {LATER}"
     return text

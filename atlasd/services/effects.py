@@ -33,6 +33,11 @@ class Effects:
         return f"{self.run_dir}/instances"
 
     @property
+    def secrets_dir(self) -> str:
+        """Where the files lie that services are handed, a folder for each service."""
+        return f"{self.run_dir}/secrets"
+
+    @property
     def notify_dir(self) -> str:
         """Where the notify sockets of instances lie; short, as socket paths are."""
         return f"{self.run_dir}/notify"

@@ -25,6 +25,7 @@ class Hooks:
             unit.machine.spec,
             index=unit.index,
             invocation=unit.invocation,
+            secrets_dir=unit.service.deliveries.files.path,
             extra={launcher.HOOK: what},
         )
 

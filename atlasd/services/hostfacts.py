@@ -80,6 +80,9 @@ class Capabilities:
         }
 
 
+IN_MEMORY = ("tmpfs", "ramfs")
+"""File systems of which nothing reaches a disk, save by swapping."""
+
 WITHOUT: Mapping[str, tuple[str, str]] = {
     "systemd": (
         "nobody restarts atlasd itself, and nobody keeps its descriptors while it is away",
@@ -151,7 +154,7 @@ WITHOUT: Mapping[str, tuple[str, str]] = {
     ),
     "gzip": ("rotated logs are not compressed", "install gzip"),
     "tmpfs-run": (
-        "the run directory is on a disk: environments of services are written to it",
+        "the run directory is on a disk: environments and secrets of services are written to it",
         "put the run directory on a tmpfs, as /run is",
     ),
 }
@@ -336,13 +339,15 @@ def _files(run_dir: str) -> Found:
         yield "gzip", (True, spawn.find_program("gzip", spawn.DEFAULT_PATH, "/"))
     except spawn.SpawnError:
         yield "gzip", (False, "not found")
-    kind = filesystem_of(os.path.realpath(run_dir), _text("/proc/self/mountinfo"))
-    yield "tmpfs-run", (kind in ("tmpfs", "ramfs"), f"{run_dir} is on {kind or 'what?'}")
+    kind = filesystem_of(os.path.realpath(run_dir))
+    yield "tmpfs-run", (kind in IN_MEMORY, f"{run_dir} is on {kind or 'what?'}")
 
 
-def filesystem_of(path: str, mountinfo: str) -> str:
+def filesystem_of(path: str, mountinfo: str | None = None) -> str:
     """The type of the file system that a path is on, from `/proc/self/mountinfo`."""
     best, kind = "", ""
+    if mountinfo is None:
+        mountinfo = _text("/proc/self/mountinfo")
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         words = left.split(" ")

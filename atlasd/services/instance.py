@@ -56,6 +56,8 @@ class Machine:
         """When the start must have come to its end; null while nothing limits it."""
         self._awaits_word = False
         """Of the reload under way: READY=1 ends it."""
+        self.reload_problem = ""
+        """Why the last reload did not succeed; empty when it did, or goes on."""
         self._has_budget = False
 
     # ------------------------------------------------------------------ what others may ask
@@ -328,10 +330,13 @@ class Machine:
 
     # ------------------------------------------------------------------ reload
 
-    def begin_reload(self, now: float, *, actor: str = "") -> None:
+    def begin_reload(
+        self, now: float, *, reason: Reason = Reason.REQUEST, detail: str = "", actor: str = ""
+    ) -> None:
         """Tell the running program to reload. The caller has checked that it can be."""
         if self.state is Lifecycle.RUNNING:
-            self._move(Lifecycle.RELOADING, Reason.REQUEST, "", actor)
+            self.reload_problem = ""
+            self._move(Lifecycle.RELOADING, reason, detail, actor)
             self._awaits_word = self.spec.reload.kind == "notify"
             self.hands.arm("reload", self.spec.reload.timeout)
             self.hands.reload()
@@ -353,6 +358,7 @@ class Machine:
         """The reload did not succeed; the instance goes on with what it had."""
         if self.state is Lifecycle.RELOADING:
             self.hands.disarm("reload")
+            self.reload_problem = detail
             self._move(Lifecycle.RUNNING, Reason.REQUEST, detail, "")
 
     # ------------------------------------------------------------------ failing while alive

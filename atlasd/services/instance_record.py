@@ -35,4 +35,5 @@ def record_of(unit: "Unit") -> dict[str, object]:
         "since": unit.since,
         "since_wall": unit.since_wall,
         "uid": unit.uid,
+        **unit.handed.to_record(),
     }

@@ -99,6 +99,7 @@ def run(where: paths.Paths, options: Options) -> int:
         (run_dir, 0o711),
         (f"{run_dir}/instances", 0o700),
         (f"{run_dir}/notify", 0o711),
+        (f"{run_dir}/secrets", 0o711),
         (os.path.join(where.state, "crashes"), 0o750),
     ):
         os.makedirs(folder, mode, exist_ok=True)

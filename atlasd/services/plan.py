@@ -1,10 +1,14 @@
 """What has to be done so that what runs becomes what is wanted: per instance, action and reason."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from atlasd.services import delivery
 from atlasd.services.spec import ServiceSpec
 from atlasd.states import LIVE, Lifecycle, Reason, Wanted
+
+HANDED = frozenset({"deliveries", "secrets", "on_change"})
+"""Fields that say what a service is handed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -14,7 +18,7 @@ class Action:
     service: str
     instance: int
     action: str
-    """start | stop | restart | update"""
+    """start | stop | restart | deliver | update"""
     reason: Reason
     detail: str
 
@@ -36,6 +40,10 @@ class Present:
     index: int
     state: Lifecycle
     digest: str
+    delivered: str = ""
+    """Digest of what it was handed, and told of since."""
+    given: Mapping[str, str] = field(default_factory=dict)
+    """`delivery.fingerprints` of what its process has."""
     wanted: Wanted = Wanted.UP
     """Of this instance: one that stops is started again afterwards if it is wanted up."""
     asked_down: bool = False
@@ -118,16 +126,58 @@ def _one(
     if live and present.digest and present.digest != spec.digest():
         fields = ", ".join(changed) or "definition"
         return _action(name, index, "restart", Reason.CONFIG, f"changed: {fields}")
+    if live:
+        return _running(name, index, spec, changed, present)
+    return _idle(name, index, spec, before, changed, present.state)
+
+
+def _running(
+    name: str, index: int, spec: ServiceSpec, changed: tuple[str, ...], present: Present
+) -> Action | None:
+    if present.delivered != delivery.digest(spec.deliveries):
+        names = delivery.differing(present.given, delivery.fingerprints(spec.deliveries))
+        detail = delivery.in_words(spec, names)
+        return _action(name, index, "deliver", Reason.DELIVERY, detail)
+    if changed:
+        return _action(name, index, "update", Reason.CONFIG, "changed: " + ", ".join(changed))
+    return None
+
+
+def _idle(
+    name: str,
+    index: int,
+    spec: ServiceSpec,
+    before: ServiceSpec | None,
+    changed: tuple[str, ...],
+    state: Lifecycle,
+) -> Action | None:
     if not changed:
         return None
-    if live:
-        return _action(name, index, "update", Reason.CONFIG, "changed: " + ", ".join(changed))
-    if present.state in (Lifecycle.FAILED, Lifecycle.LOST, Lifecycle.BACKOFF, Lifecycle.WAITING):
+    same = before is not None and spec.digest() == before.digest()
+    if before is not None and same and HANDED.issuperset(changed):
+        return _deliver_at_start(name, index, spec, before, state)
+    if state in (Lifecycle.FAILED, Lifecycle.LOST, Lifecycle.BACKOFF, Lifecycle.WAITING):
         # A new definition is a new chance, with the counters cleared.
         return _action(name, index, "start", Reason.CONFIG, "changed: " + ", ".join(changed))
-    if before is not None and spec.digest() != before.digest():
+    if before is not None and not same:
         return _action(name, index, "start", Reason.CONFIG, "changed: " + ", ".join(changed))
     return None
+
+
+def _deliver_at_start(
+    name: str, index: int, spec: ServiceSpec, before: ServiceSpec, state: Lifecycle
+) -> Action | None:
+    """What is handed has changed, and the instance has no process: its next start has it."""
+    names = delivery.differing(
+        delivery.fingerprints(before.deliveries), delivery.fingerprints(spec.deliveries)
+    )
+    if not names or spec.on_change.kind == "none":
+        return None
+    if state not in (Lifecycle.FAILED, Lifecycle.BACKOFF):
+        return None
+    # It may have failed for what it was handed: a new chance, with the counters cleared.
+    detail = f"changed: {', '.join(names)}; it is started with that"
+    return _action(name, index, "deliver", Reason.DELIVERY, detail)
 
 
 def _action(name: str, index: int, action: str, reason: Reason, detail: str) -> Action:

@@ -201,6 +201,9 @@ class Prober:
         self._deadline: Timer | None = None
         self._attempt: _Attempt | None = None
         self._began = 0.0
+        self._hurry = False
+        self.passed_at = -1.0
+        """When the last attempt began that did not fail; monotonic, negative if none has."""
         self._stopped = False
         self._make = self._maker(spawn, dict(env or {}), cwd, user, group)
 
@@ -260,6 +263,14 @@ class Prober:
         """Probe at once, then on, until `stop`."""
         self._fire()
 
+    def ask_again(self) -> None:
+        """Probe at once, or as soon as the attempt that is on its way has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._fire()
+        else:
+            self._hurry = True
+
     def stop(self) -> None:
         """End, whatever is on its way; no verdict comes any more."""
         self._stopped = True
@@ -300,7 +311,11 @@ class Prober:
         result = Result(health=result.health, detail=result.detail, seconds=took)
         verdict = advance(self._thresholds, self._state, result, age=now - self._started)
         self._state = verdict.state
+        if result.health is not Health.FAIL:
+            self.passed_at = self._began
         delay = next_delay(self._thresholds, self._state, took=took, uniform=self._uniform)
+        if self._hurry:
+            self._hurry, delay = False, 0.0
         self._timer = self._loop.call_later(delay, self._fire)
         # Later in this turn: what fails in there must not look like a failure of the probe.
         self._loop.call_soon(lambda: self._tell(verdict))

@@ -77,6 +77,8 @@ class InstanceStatus(TypedDict):
     """STATUS= of the notify protocol."""
     digest: str
     """Digest of the restart-needing part of the specification that the process was started with."""
+    outdated: list[str]
+    """Names of secrets and settings of which the process has something older than configured."""
     leftovers: list[int]
     crash_loop: bool
 
@@ -119,7 +121,7 @@ class ActionBody(TypedDict):
     service: str
     instance: int
     action: str
-    """start | stop | restart | update | none"""
+    """start | stop | restart | deliver | update | none"""
     reason: str
     """Reason code."""
     detail: str
@@ -135,7 +137,7 @@ class EventBody(TypedDict, total=False):
     monotonic: float
     kind: str
     """transition | crash | health | traffic | status | leftovers | plan | hook | upgrade |
-    lost-output"""
+    delivery | lost-output"""
     service: str
     instance: int
     old: str

@@ -29,7 +29,7 @@ class RecordFile:
             return  # its descriptor's number may be another file's by now
         text = encode(body).encode()
         if len(text) >= _SIZE:  # a detail in words may be long; what adoption needs is not
-            text = encode({**body, "detail": "", "window": []}).encode()
+            text = encode({**body, "detail": "", "window": [], "outdated": []}).encode()
         os.pwrite(self._fd, text.ljust(_SIZE), 0)
 
     def close(self, *, remove: bool) -> None:

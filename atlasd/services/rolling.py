@@ -1,34 +1,60 @@
-"""A restart of several instances, one by one: the next is touched when the last is ready again."""
+"""Going from one instance to the next: the next is touched when the last is ready again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from atlasd.clock import Clock
 from atlasd.services.journal import Journal
-from atlasd.states import Lifecycle, Reason, Wanted
+from atlasd.states import SETTLED, Lifecycle, Reason, Traffic, Wanted
 
 if TYPE_CHECKING:
     from atlasd.services.supervisor import Supervisor
     from atlasd.services.unit import Unit
 
+SETTLING = 1.0
+"""Seconds after a signal or a reload before it can be seen how a program took it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """What is done with one instance."""
+
+    unit: "Unit"
+    reason: Reason
+    detail: str
+    how: str = "restart"
+    """restart | reload | signal; what has no process is started, whatever this says."""
+    careful: bool = False
+    """Wait, also at the last instance, until its probes have passed anew."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Current:
+    """The turn that it is, and how far it has come."""
+
+    turn: Turn
+    acted: bool = False
+    """Whether something was done with the instance; until then its state isn't the right one."""
+    began: float = -1.0
+
 
 class Rolling:
-    """The restart under way of one service."""
+    """The turns of one service's instances, one after the other."""
 
     def __init__(
         self,
         *,
-        units: Sequence["Unit"],
-        reason: Reason,
-        detail: str,
+        turns: Sequence[Turn],
         actor: str,
         clock: Clock,
         journal: Journal,
+        after: Current | None = None,
     ) -> None:
-        self._left = list(units)
-        self._now: Unit | None = None
-        self._began = -1.0
-        self._reason, self._detail, self._actor = reason, detail, actor
+        """`after` is the turn of an earlier roll, which is not over yet: it is waited for first."""
+        self._left = list(turns)
+        self.now = after
+        self._actor = actor
         self._clock = clock
         self._journal = journal
 
@@ -39,55 +65,101 @@ class Rolling:
         more than a service that is down altogether.
         """
         while True:
-            if self._now is not None:
-                machine = self._now.machine
-                fresh = machine.started_at >= self._began
-                up = fresh and machine.traffic.value == "in"
-                finished = fresh and machine.state is Lifecycle.EXITED
-                broken = machine.state in (Lifecycle.FAILED, Lifecycle.LOST) or (
-                    machine.state is Lifecycle.BACKOFF
-                )
-                if broken:
-                    if self._left:
-                        self._journal.add(
-                            "roll-halted",
-                            service=self._now.service.name,
-                            instance=self._now.index,
-                            detail=f"{machine.detail}; instances "
-                            + ", ".join(str(u.index) for u in self._left)
-                            + " were left as they are",
-                        )
+            if self.now is not None:
+                problem = self._problem(self.now)
+                if problem:
+                    self._halt(self.now.turn, problem)
                     return True
-                if not (up or finished or self._is_done_for(self._now)):
+                if not self._is_over(self.now):
                     return False
-            self._left = [unit for unit in self._left if not self._is_gone(unit)]
+            self._left = [turn for turn in self._left if not _is_gone(turn.unit)]
             if not self._left:
                 return True
-            self._now = self._left.pop(0)
-            self._began = self._clock.monotonic()
-            self._now.update(self._now.service.spec)
-            self._now.machine.restart(
-                self._began, reason=self._reason, detail=self._detail, actor=self._actor
-            )
-            if not self._left:
+            self.now = Current(turn=self._left.pop(0))
+            self._begin(self.now)
+            if not self._left and not self.now.turn.careful:
                 return True
+
+    def _begin(self, current: Current) -> None:
+        """Act on the instance, unless it isn't yet in the state for it."""
+        turn, unit, now = current.turn, current.turn.unit, self._clock.monotonic()
+        machine = unit.machine
+        unit.update(unit.service.spec)
+        if turn.how == "restart" or not machine.live:
+            current.began, current.acted = now, True
+            machine.restart(now, reason=turn.reason, detail=turn.detail, actor=self._actor)
+        elif machine.state is Lifecycle.RUNNING:
+            current.began, current.acted = now, True
+            unit.deliver(turn.how, turn.detail, self._actor)
 
     @staticmethod
-    def _is_gone(unit: "Unit") -> bool:
-        service = unit.service
-        return (
-            service.removed
-            or unit.index >= service.spec.instances
-            or service.units.get(unit.index) is not unit
-        )
+    def _problem(current: Current) -> str:
+        """Why nobody else may have his turn after this one; empty when nothing is wrong."""
+        unit = current.turn.unit
+        machine = unit.machine
+        if machine.state in (Lifecycle.FAILED, Lifecycle.LOST, Lifecycle.BACKOFF):
+            return machine.detail or machine.reason.value
+        if current.acted and current.turn.how != "restart":
+            return unit.delivery_problem
+        return ""
 
-    def _is_done_for(self, unit: "Unit") -> bool:
+    def _halt(self, turn: Turn, problem: str) -> None:
+        left = [str(other.unit.index) for other in self._left]
+        if left or turn.careful:
+            others = f"; instances {', '.join(left)} were left as they are" if left else ""
+            self._journal.add(
+                "roll-halted",
+                service=turn.unit.service.name,
+                instance=turn.unit.index,
+                reason=turn.reason.value,
+                detail=problem + others,
+            )
+
+    def _is_over(self, current: Current) -> bool:
+        turn, unit = current.turn, current.turn.unit
+        machine = unit.machine
         # Somebody wants something else of it meanwhile: waiting for it would be for ever.
-        return self._is_gone(unit) or unit.machine.wanted is not Wanted.UP
+        if _is_gone(unit) or machine.wanted is not Wanted.UP:
+            return True
+        if not current.acted:
+            if machine.state in SETTLED:
+                return True
+            if unit.handed.digest == unit.service.deliveries.digest:
+                # It was started anew meanwhile, and has it.
+                current.began, current.acted = machine.started_at, True
+            else:
+                self._begin(current)
+            return False
+        fresh = machine.started_at >= current.began
+        if turn.how == "restart" and not fresh:
+            return False
+        if machine.state is Lifecycle.EXITED:
+            return True
+        if machine.traffic is not Traffic.IN:
+            return False
+        return not turn.careful or self._took_it_well(current, fresh=fresh)
+
+    def _took_it_well(self, current: Current, *, fresh: bool) -> bool:
+        unit = current.turn.unit
+        if unit.machine.state is not Lifecycle.RUNNING:
+            return False  # it reloads
+        if fresh:
+            return unit.attendants.passed_since(unit.machine.started_at)
+        settled = current.began + SETTLING
+        return self._clock.monotonic() >= settled and unit.attendants.passed_since(settled)
+
+
+def _is_gone(unit: "Unit") -> bool:
+    service = unit.service
+    return (
+        service.removed
+        or unit.index >= service.spec.instances
+        or service.units.get(unit.index) is not unit
+    )
 
 
 class Rolls:
-    """The restarts under way, one for each service at most."""
+    """The rolls under way, one for each service at most."""
 
     def __init__(self, supervisor: "Supervisor") -> None:
         self._supervisor = supervisor
@@ -97,19 +169,30 @@ class Rolls:
         self, units: Sequence["Unit"], *, reason: Reason, detail: str, actor: str = ""
     ) -> None:
         """Restart instances of one service one by one; takes the place of what is under way."""
+        self.take_turns([Turn(unit=u, reason=reason, detail=detail) for u in units], actor=actor)
+
+    def take_turns(
+        self, turns: Sequence[Turn], *, actor: str = "", after_others: bool = False
+    ) -> None:
+        """Go from one instance of a service to the next; takes the place of what is under way.
+
+        `after_others`: an instance whose turn was begun there is waited for first.
+        """
         supervisor = self._supervisor
-        if supervisor.stopping or not units:
+        if supervisor.stopping or not turns:
             return  # it was put off to the end of a turn, and things have changed
-        name = units[0].service.name
-        rolling = Rolling(
-            units=units,
-            reason=reason,
-            detail=detail,
+        name = turns[0].unit.service.name
+        before = self._rolling.get(name)
+        waited = before.now if before is not None and after_others else None
+        if waited is not None and any(turn.unit is waited.turn.unit for turn in turns):
+            waited = None
+        self._rolling[name] = Rolling(
+            turns=turns,
             actor=actor,
             clock=supervisor.clock,
             journal=supervisor.journal,
+            after=waited,
         )
-        self._rolling[name] = rolling
         self.step(name)
 
     def step(self, name: str) -> None:
@@ -118,8 +201,13 @@ class Rolls:
         if rolling is not None and rolling.step() and self._rolling.get(name) is rolling:
             del self._rolling[name]
 
+    def step_soon(self, name: str) -> None:
+        """The same once this turn of the loop is over."""
+        if name in self._rolling:
+            self._supervisor.loop.call_soon(lambda: self.step(name))
+
     def under_way(self, name: str) -> bool:
-        """Whether the service is being restarted."""
+        """Whether instances of the service have their turns."""
         return name in self._rolling
 
     def cancel(self, name: str) -> None:

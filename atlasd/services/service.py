@@ -5,6 +5,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from atlasd.services.crash import CrashFile
+from atlasd.services.deliveries import Deliveries
 from atlasd.services.plan import Present
 from atlasd.services.sockets import SocketError, adjust_socket, adopt_socket, open_socket
 from atlasd.services.spec import ServiceSpec, Socket
@@ -32,6 +33,7 @@ class Service:
         self.restarts_total: dict[str, int] = {}
         self.oom_kills_total = 0
         self.last_exit: float | None = None
+        self.deliveries = Deliveries(self)
         self.crashes = CrashFile(os.path.join(supervisor.effects.state_dir, "crashes"), spec.name)
 
     def define(self, spec: ServiceSpec) -> None:
@@ -41,6 +43,12 @@ class Service:
         if before.sockets != spec.sockets:
             self._redefine_sockets(before)
         self.digest = spec.digest()
+        if before.deliveries != spec.deliveries or self._owner(before) != self._owner(spec):
+            self.deliveries.define()
+
+    @staticmethod
+    def _owner(spec: ServiceSpec) -> tuple[str | None, str | None]:
+        return spec.user, spec.group
 
     def unit(self, index: int) -> Unit:
         """The instance, made if it isn't there yet."""
@@ -116,6 +124,8 @@ class Service:
                 index=i,
                 state=u.machine.state,
                 digest=u.digest,
+                delivered=u.handed.digest,
+                given=u.handed.given,
                 wanted=u.machine.wanted,
                 asked_down=u.asked_down,
             )
@@ -182,3 +192,4 @@ class Service:
             self._let_go(name).close()
         for unit in self.units.values():
             unit.close()
+        self.deliveries.close()

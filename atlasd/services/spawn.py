@@ -91,6 +91,8 @@ class Launch:
     nice: int | None = None
     no_new_privs: bool = False
     limits: Limits = field(default_factory=Limits)
+    no_core: bool = False
+    """Unless the limits say otherwise, it leaves no core dump: see `child.NO_CORE`."""
     cgroup_fd: int | None = None
     join: tuple[str, ...] = ()
     """cgroup.procs files of v1 hierarchies that the program is to be in."""
@@ -105,6 +107,8 @@ class Launch:
             or self.no_new_privs
             or self.cgroup_fd is not None
             or self.join
+            # One call after the other, a number could be taken away before its turn.
+            or any(ours in self.fds and ours != theirs for theirs, ours in self.fds.items())
             or any(getattr(self.limits, name) is not None for name in child.RLIMITS)
         )
 
@@ -183,8 +187,11 @@ def _posix_spawn(program: str, launch: Launch) -> int:
     back = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     umask = os.umask(launch.umask) if launch.umask is not None else None
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    core = resource.getrlimit(resource.RLIMIT_CORE) if launch.no_core else None
     try:
         os.chdir(launch.cwd)
+        if core is not None:
+            resource.setrlimit(resource.RLIMIT_CORE, child.no_core(core))
         if _soft_nofile is not None and _soft_nofile != limits[0]:
             resource.setrlimit(resource.RLIMIT_NOFILE, (_soft_nofile, limits[1]))
         return os.posix_spawn(
@@ -204,6 +211,8 @@ def _posix_spawn(program: str, launch: Launch) -> int:
     finally:
         if limits != resource.getrlimit(resource.RLIMIT_NOFILE):
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        if core is not None:
+            resource.setrlimit(resource.RLIMIT_CORE, core)
         if umask is not None:
             os.umask(umask)
         os.fchdir(back)

@@ -6,7 +6,7 @@ from functools import partial
 
 from atlasd.clock import Clock
 from atlasd.errors import AtlasError, nearest
-from atlasd.services import order
+from atlasd.services import handed_files, order
 from atlasd.services.cgroup import open_cgroups
 from atlasd.services.cgroup_place import Place
 from atlasd.services.dependencies import Dependencies
@@ -15,7 +15,7 @@ from atlasd.services.journal import Journal
 from atlasd.services.plan import Action, plan
 from atlasd.services.records import replace_json
 from atlasd.services.restart import Budget
-from atlasd.services.rolling import Rolls
+from atlasd.services.rolling import Rolls, Turn
 from atlasd.services.service import Service
 from atlasd.services.spec import HostPolicy, ServiceSpec, to_wire
 from atlasd.services.stopping import Stops
@@ -48,6 +48,7 @@ class Supervisor:
         self.records_due: set[Unit] = set()
         self._has_policy = False
         self._cannot_keep = False
+        self._told_of_disk = False
         self.left_behind: Callable[[Supervisor, list[Service]], object] | None = None
         """Takes over what a predecessor left and no target has named yet; see `adoption`."""
         self.place: Place | None = None
@@ -144,7 +145,7 @@ class Supervisor:
             ) from None
 
     def _act(self, actions: Iterable[Action], actor: str, reason: Reason) -> None:
-        restarts: dict[str, list[Action]] = {}
+        turns: dict[str, list[Turn]] = {}
         starts: list[tuple[Unit, str]] = []
         self.stops.forget_all()  # the plan names those again that are still to be stopped
         for action in actions:
@@ -155,14 +156,32 @@ class Supervisor:
             elif action.action == "stop":
                 self.stops.add(unit, reason=action.reason, detail=action.detail, actor=actor)
             elif action.action == "restart":
-                restarts.setdefault(action.service, []).append(action)
+                turn = Turn(unit=unit, reason=action.reason, detail=action.detail)
+                turns.setdefault(action.service, []).append(turn)
+            elif action.action == "deliver":
+                turns.setdefault(action.service, []).extend(self._deliver(unit, action))
             else:
                 unit.update(service.spec)
         self.stops.go_on()
-        for name, those in restarts.items():
-            units = [self.services[name].unit(a.instance) for a in those]
-            self.rolls.begin(units, reason=Reason.CONFIG, detail=those[0].detail, actor=actor)
+        for those in turns.values():
+            # What doesn't run has its turn first: nobody's service is interrupted by it.
+            those.sort(key=lambda turn: turn.unit.machine.live)
+            self.rolls.take_turns(those, actor=actor, after_others=True)
         self.start_units(starts, reason, actor)
+
+    def _deliver(self, unit: Unit, action: Action) -> list[Turn]:
+        """Hand what has changed to an instance, now or in its turn, as its service wants it."""
+        spec = unit.service.spec
+        unit.update(spec)  # its output must not show what is new from now on
+        way = spec.on_change.kind
+        if unit.machine.live and way in ("swap", "none"):
+            unit.swap_files() if way == "swap" else unit.handed.what_can_be(
+                "the next start has it", files=False
+            )
+            return []
+        unit.write_record()  # a successor is to know which it lacks
+        how = way if way in ("reload", "signal") else "restart"
+        return [Turn(unit=unit, reason=action.reason, detail=action.detail, how=how, careful=True)]
 
     def start_units(self, starts: Iterable[tuple[Unit, str]], reason: Reason, actor: str) -> None:
         """Start instances, each with its detail, as if all at the same moment.
@@ -216,6 +235,27 @@ class Supervisor:
             self._cannot_keep = True
         else:
             self._cannot_keep = False
+
+    def secrets_are_on_disk(self) -> None:
+        """Files of secrets were written: say once if they are not in memory."""
+        if self._told_of_disk:
+            return
+        self._told_of_disk = True
+        from atlasd.services import hostfacts  # once in a while; see `main`
+
+        folder = self.effects.secrets_dir
+        kind = hostfacts.filesystem_of(os.path.realpath(folder))
+        if kind not in hostfacts.IN_MEMORY:
+            self.loop.report(
+                f"{folder} is on {kind or 'a disk'}: secrets that are delivered as files are "
+                "written to it; put the run directory on a tmpfs"
+            )
+
+    def sweep_secrets(self) -> None:
+        """Remove the files that a predecessor has handed to nobody who is still there."""
+        handed_files.remove_strangers(self.effects.secrets_dir, self.services)
+        for service in self.services.values():
+            service.deliveries.sweep()
 
     def record_soon(self, unit: Unit) -> None:
         """Write down what became of an instance once this turn is over."""

@@ -11,6 +11,7 @@ from atlasd.services import crash, launcher, spawn, sweep
 from atlasd.services.attendants import Attendants
 from atlasd.services.cgroup import Cgroup
 from atlasd.services.crash_note import note_crash
+from atlasd.services.deliveries import Handed
 from atlasd.services.hooks import Hooks
 from atlasd.services.instance import Machine
 from atlasd.services.instance_cgroup import InstanceCgroup
@@ -20,6 +21,7 @@ from atlasd.services.loop import Timer
 from atlasd.services.main_process import MainProcess
 from atlasd.services.records import RecordFile
 from atlasd.services.restart import Exit
+from atlasd.services.rolling import SETTLING
 from atlasd.services.signals import signal_number
 from atlasd.services.sockets import SocketError
 from atlasd.services.spec import ServiceSpec
@@ -52,6 +54,11 @@ class Unit:
         self.invocation = ""
         self.started_wall = 0.0
         self.digest = ""
+        self.handed = Handed(self)
+        self._delivering = ""
+        """Digest of what a reload under way is about; empty when it is about nothing new."""
+        self.delivery_problem = ""
+        """Why the last `deliver` did not succeed; empty when it did, or goes on."""
         self.uid: int | None = None
         self.confinement = InstanceCgroup(self.effects, service.name, index, self._say_unmet)
         self.since_wall = supervisor.clock.wall()
@@ -134,6 +141,11 @@ class Unit:
         self.leftovers = []
         if spec.pre_start:
             self.write_record()  # a successor would have to end what the hooks have begun
+            try:
+                self.hand_files()  # which the hooks are told of too
+            except (spawn.SpawnError, ValueError) as error:
+                self._spawn(str(error))
+                return
             self.hooks.before_start(self._spawn)
         else:
             self._spawn("")
@@ -167,6 +179,11 @@ class Unit:
         note_crash(self, Reason.SPAWN, detail, Exit())
         self.machine.spawn_failed(self.now, detail)
 
+    def hand_files(self) -> None:
+        """Have the files that it is handed be the newest. Raises `SpawnError`, `ValueError`."""
+        spec = self.service.spec
+        self.service.deliveries.hand_files(spawn.account(spec.user, spec.group))
+
     def _start_process(self, spec: ServiceSpec) -> None:
         who = spawn.account(spec.user, spec.group)
         self.uid = who.uid if who is not None else os.geteuid()
@@ -177,6 +194,8 @@ class Unit:
         self.confinement.enter(spec.limits)
         self.output.own(self.uid)
         ready_fd = self.attendants.prepare(spec, self.uid)
+        self.service.deliveries.hand_files(who)
+        numbers = launcher.numbers(spec, len(sockets)) if spec.deliveries else {}
         env = launcher.environment(
             spec,
             index=self.index,
@@ -184,10 +203,15 @@ class Unit:
             account=who,
             notify_path=self.attendants.notify_path,
             socket_names=[name for name, _ in sockets],
+            secrets_dir=self.service.deliveries.files.path,
+            extra={f"{name}_FD": str(number) for name, number in numbers.items()},
         )
         out, err = self.output.child_ends()
+        self.handed.everything()
         self.write_record()  # from here on a successor would look for the invocation
+        ours: dict[str, int] = {}
         try:
+            ours = self.service.deliveries.seal() if numbers else ours
             pid = spawn.start(
                 launcher.launch(
                     spec,
@@ -198,11 +222,12 @@ class Unit:
                     stdio=(self.effects.null, out, err),
                     sockets=[fd for _, fd in sockets],
                     ready_fd=ready_fd,
+                    handed={numbers[name]: fd for name, fd in ours.items()},
                 )
             )
         finally:
-            os.close(out)
-            os.close(err)
+            for fd in (out, err, *ours.values()):
+                os.close(fd)
         self.supervisor.spawns_total += 1
         self.digest = self.service.digest
         self.started_wall = self.supervisor.clock.wall()
@@ -271,6 +296,56 @@ class Unit:
         else:
             self.machine.reloaded(self.now)
 
+    # ------------------------------------------------------------------ what it is handed
+
+    def deliver(self, how: str, detail: str, actor: str) -> None:
+        """Tell the running program, by signal or reload, that its files are new."""
+        self.delivery_problem = ""
+        spec, machine = self.service.spec, self.machine
+        try:
+            self.hand_files()
+        except (spawn.SpawnError, ValueError) as error:
+            self.delivery_problem = str(error)
+            return
+        # Probes that ask at once would find the program as it was.
+        self.loop.call_later(SETTLING, self._settled)
+        if how == "signal":
+            self.signal(spec.on_change.signal, everyone=False)
+            self.handed.what_can_be(f"{spec.on_change.signal} was sent", files=True)
+        elif spec.reload.kind == "none":
+            self.delivery_problem = "the service declares no way to reload"
+        else:
+            self._delivering = self.service.deliveries.digest
+            machine.begin_reload(self.now, reason=Reason.DELIVERY, detail=detail, actor=actor)
+
+    def swap_files(self) -> None:
+        """Exchange the files under the running program, and tell it nothing."""
+        try:
+            self.hand_files()
+        except (spawn.SpawnError, ValueError) as error:
+            self.supervisor.journal.add(
+                "roll-halted",
+                service=self.service.name,
+                instance=self.index,
+                reason=Reason.DELIVERY.value,
+                detail=str(error),
+            )
+        else:
+            self.handed.what_can_be("files were exchanged", files=True)
+
+    def _settled(self) -> None:
+        self.attendants.ask_again()
+        self.supervisor.rolls.step(self.service.name)
+
+    def _reload_ended(self, new: Lifecycle) -> None:
+        about, self._delivering = self._delivering, ""
+        # What is newer than this reload has a turn of its own.
+        if not about or about != self.service.deliveries.digest or new is not Lifecycle.RUNNING:
+            return
+        self.delivery_problem = self.machine.reload_problem
+        if not self.delivery_problem:
+            self.handed.what_can_be("reloaded", files=True)
+
     # ------------------------------------------------------------------ Hands: the end
 
     def process_ended(self, exit_: Exit, *, lost: str = "") -> None:
@@ -294,6 +369,7 @@ class Unit:
         last_output = [] if planned else self.output.tail(crash.LAST_LINES, self.started_wall)
         self.record_soon()
         machine.exited(now, exit_, lost=lost)
+        self.service.deliveries.sweep_soon()
         if planned or machine.exit_was_expected:
             return
         if before is not Lifecycle.STOPPING:
@@ -356,6 +432,8 @@ class Unit:
             self.service.count_restart(self.machine.exit_reason[0].value)
         if new is Lifecycle.RUNNING and old is Lifecycle.STARTING:
             self.attendants.is_running()
+        if old is Lifecycle.RELOADING:
+            self._reload_ended(new)
         self.supervisor.moved(self, old, new)
 
     def arm(self, timer: str, seconds: float) -> None:

@@ -9,7 +9,6 @@ Three nets, since what must never fall is the thing that is replaced:
 3. should it die all the same, the next start adopts by the records, as after any `kill -9`.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from typing import NoReturn
 import atlasd
 from atlasd.errors import AtlasError
 from atlasd.services.commands import Cancellable, Finished
+from atlasd.services.sealed import sealed
 from atlasd.services.supervisor import Supervisor
 
 FORMAT = 1
@@ -33,6 +33,7 @@ GRACE = 10.0
 PREFLIGHT = 15.0
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that wait while one program becomes another, which would die of them."""
+_STATE = "atlasd-state"
 _KEPT = ("services", "")
 """Parts of the package that the role consists of: its own folder, and the leaves."""
 
@@ -184,7 +185,7 @@ def _become(
         "environment": dict(os.environ),
         "returned": "",
     }
-    fd = _sealed(body)
+    fd = sealed(_STATE, json.dumps(body).encode())
     for kept in (*descriptors.values(), lock, fd):
         os.set_inheritable(kept, True)
     signal.set_wakeup_fd(-1)
@@ -200,17 +201,6 @@ def _become(
         os.close(fd)
         supervisor.loop.rearm_signals()
         raise
-
-
-def _sealed(body: object) -> int:
-    fd = os.memfd_create("atlasd-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.write(fd, json.dumps(body).encode())
-    fcntl.fcntl(
-        fd,
-        fcntl.F_ADD_SEALS,
-        fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
-    )
-    return fd
 
 
 def read_state(fd: int) -> State:
@@ -282,17 +272,16 @@ def fall_back(why: str) -> NoReturn:
         if _file(fd) == _current.files.get(name) != ""
     }
     lock = _current.lock if _current.lock is not None and _file(_current.lock) else None
-    fd = _sealed(
-        {
-            "format": FORMAT,
-            "version": _current.version,
-            "descriptors": descriptors,
-            "lock": lock,
-            "old": [executable, code, list(arguments)],
-            "environment": _current.environment,
-            "returned": why,
-        }
-    )
+    body = {
+        "format": FORMAT,
+        "version": _current.version,
+        "descriptors": descriptors,
+        "lock": lock,
+        "old": [executable, code, list(arguments)],
+        "environment": _current.environment,
+        "returned": why,
+    }
+    fd = sealed(_STATE, json.dumps(body).encode())
     for kept in (*descriptors.values(), fd, *([lock] if lock is not None else [])):
         os.set_inheritable(kept, True)
     env = dict(_current.environment)

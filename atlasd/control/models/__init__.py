@@ -1,19 +1,6 @@
 """The shapes of the control socket's requests and answers; strict, and every field described."""
 
 from atlasd.control.models.base import Model, Nothing, moment
-from atlasd.control.models.config import (
-    ConfigBody,
-    ConfigChange,
-    ConfigGeneration,
-    ConfigHistory,
-    ConfigKey,
-    ConfigKeyRequest,
-    ConfigReloaded,
-    ConfigReloadRequest,
-    ConfigRollbackRequest,
-    ConfigShowRequest,
-    ShadowedValue,
-)
 from atlasd.control.models.daemon import (
     Capability,
     Doctor,
@@ -40,6 +27,7 @@ from atlasd.control.models.requests import (
 from atlasd.control.models.services import (
     Accepted,
     Action,
+    ConfigReloaded,
     Crash,
     Event,
     Instance,
@@ -71,16 +59,7 @@ __all__ = [
     "CheckReport",
     "CheckResult",
     "Checks",
-    "ConfigBody",
-    "ConfigChange",
-    "ConfigGeneration",
-    "ConfigHistory",
-    "ConfigKey",
-    "ConfigKeyRequest",
-    "ConfigReloadRequest",
     "ConfigReloaded",
-    "ConfigRollbackRequest",
-    "ConfigShowRequest",
     "Crash",
     "Doctor",
     "Error",
@@ -109,7 +88,6 @@ __all__ = [
     "ServiceLogsRequest",
     "ServiceRequest",
     "ServiceState",
-    "ShadowedValue",
     "ShutdownRequest",
     "ShuttingDown",
     "SignalRequest",

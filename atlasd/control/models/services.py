@@ -55,6 +55,11 @@ class InstanceDetail(Instance):
     tasks: int | None = Field(default=None, description="Processes and threads.")
     invocation: str | None = Field(default=None, description="Id of this run of the program.")
     status_text: str = Field(default="", description="What the program says of itself (STATUS=).")
+    outdated: tuple[str, ...] = Field(
+        default=(),
+        description="Names of secrets and settings of which its process has something older than "
+        "is configured.",
+    )
     leftovers: tuple[int, ...] = Field(
         default=(), description="Processes of an ended run that would not die."
     )
@@ -97,8 +102,9 @@ class Action(Model):
 
     service: str = Field(description="The service.")
     instance: int = Field(description="The instance's index.")
-    action: Literal["start", "stop", "restart", "update", "none"] = Field(
-        description="What is done; update: the running process is given new limits or policies."
+    action: Literal["start", "stop", "restart", "deliver", "update", "none"] = Field(
+        description="What is done; deliver: changed secrets or settings are handed over as the "
+        "service's `on_change` says; update: the running process is given new limits or policies."
     )
     reason: str = Field(description="Reason code.")
     detail: str = Field(default="", description="The reason in plain words: `command changed`.")
@@ -126,6 +132,14 @@ class Plan(Model):
     next_seq: int = Field(
         default=0, description="`seq` of the first event that can be a consequence."
     )
+
+
+class ConfigReloaded(Model):
+    """What was taken over from the configuration, and what waits for `apply`."""
+
+    applied: tuple[Action, ...] = Field(description="Steps that were done; none is a restart.")
+    pending: tuple[Action, ...] = Field(description="Steps that only `apply` does.")
+    notes: tuple[str, ...] = Field(default=(), description="What else changed.")
 
 
 class LogRecord(Model):

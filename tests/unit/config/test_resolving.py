@@ -20,6 +20,8 @@ from atlasd.contracts.secrets import (
 )
 from atlasd.contracts.settings import Settings
 from atlasd.errors import AtlasError
+from atlasd.services import delivery
+from atlasd.services.spec import ServiceSpec
 from tests.unit.config.desk import Desk
 
 PASSWORD = "correct-horse-battery"
@@ -111,7 +113,13 @@ def keeper(desk: Desk) -> Keeper:
 def env_of(desk: Desk, lines: str, more: str = "") -> dict[str, str]:
     config = desk.load(f'[services.web]\ncommand = "sleep 9"\n[services.web.env]\n{lines}\n{more}')
     (spec,) = config.specs()
-    return {name: value for name, value in spec.env.items() if name not in spec.inherited}
+    return variables_of(spec)
+
+
+def variables_of(spec: ServiceSpec) -> dict[str, str]:
+    """Its own variables, those too that are handed over for the secrets in them."""
+    own = {name: value for name, value in spec.env.items() if name not in spec.inherited}
+    return own | delivery.variables(spec.deliveries, "")
 
 
 def test_references_of_every_form_arrive(desk: Desk, keeper: Keeper) -> None:
@@ -195,7 +203,7 @@ def test_what_is_optional_is_left_out(desk: Desk, keeper: Keeper) -> None:
     (spec,) = config.specs()
     assert spec.command == ("sleep", "9")
     assert spec.nice is None
-    assert {n: v for n, v in spec.env.items() if len(n) == 1} == {"B": "x", "C": "1"}
+    assert variables_of(spec) == {"B": "x", "C": "1"}
 
 
 def test_each_secret_is_asked_for_once(desk: Desk, keeper: Keeper) -> None:
