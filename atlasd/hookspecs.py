@@ -28,6 +28,7 @@ from atlasd.contracts.collectors import CollectorType
 from atlasd.contracts.components import Component
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.queue import QueueStoreType
 from atlasd.contracts.review import ConfigDiff, Objection
 from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.contracts.subscribers import Subscriber
@@ -60,6 +61,14 @@ def register_secret_rotators() -> list[RotatorType]:  # type: ignore[empty-body]
     """Ways to rotate secrets, for `rotator = "..."` in `[secrets.rotate.*]`.
 
     They are opened in core, for one rotation each.
+    """
+
+
+@hookspec
+def register_queue_stores() -> list[QueueStoreType]:  # type: ignore[empty-body]
+    """Places where jobs are kept, for `store = "..."` in `[jobs]`.
+
+    The one that is configured is opened in core, in the loop of the job engine.
     """
 
 

@@ -49,6 +49,25 @@ class Traffic(StrEnum):
     OUT = "out"
 
 
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    SCHEDULED = "scheduled"
+    """Not before its time: delayed, or waiting to be tried again."""
+    AVAILABLE = "available"
+    RUNNING = "running"
+    """Held by a worker, until its lease ends."""
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+    """Given up: kept for a person to look at."""
+
+
+JOB_WAITING = frozenset({JobState.SCHEDULED, JobState.AVAILABLE})
+JOB_FINAL = frozenset({JobState.COMPLETED, JobState.CANCELLED, JobState.DEAD})
+"""States that only a requeue leaves."""
+
+
 class Reason(StrEnum):
     """Why a transition happened."""
 

@@ -11,6 +11,7 @@ from atlasd.contracts.collectors import CollectorType
 from atlasd.contracts.components import Component
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.queue import QueueStoreType
 from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.contracts.subscribers import Subscriber
 
@@ -65,6 +66,12 @@ KINDS = (
         words="secret rotator",
         hook="register_secret_rotators",
         descriptor=RotatorType,
+    ),
+    Kind(
+        label="queue_store",
+        words="queue store",
+        hook="register_queue_stores",
+        descriptor=QueueStoreType,
     ),
     Kind(
         label="check",

@@ -1,0 +1,233 @@
+"""The job engine: keeps the store's clockwork going, and stands between workers and the store."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from atlasd.contracts.queue import (
+    ClaimAsk,
+    Claimed,
+    Enqueued,
+    Extended,
+    Failure,
+    Finish,
+    Held,
+    Maintained,
+    NewJob,
+    QueueStore,
+    Release,
+    Settlement,
+)
+from atlasd.errors import AtlasError
+from atlasd.jobs.newjob import new_jobs
+from atlasd.jobs.outcome import options
+from atlasd.jobs.sessions import Session
+
+LEASE = 30_000
+"""Milliseconds that a worker holds a job without a heartbeat."""
+BEAT = LEASE // 3
+"""Milliseconds between two heartbeats."""
+CHUNK = 1000
+"""Rows of each kind that one round of maintenance touches: the loop has its turn in between."""
+IDLE = 60.0
+"""Seconds after which maintenance looks round though nothing is known to be due: other hosts, a
+clock that was set."""
+RETRY = 1.0
+"""Seconds before a store that failed is tried again."""
+
+_log = logging.getLogger("atlasd.jobs")
+
+
+class JobEngine:
+    """All of it runs in one loop, which may be another than the daemon's."""
+
+    def __init__(
+        self,
+        store: QueueStore,
+        *,
+        identity: str,
+        settled: Callable[[str, int], object] | None = None,
+    ) -> None:
+        """`identity` begins the names of sessions; `settled` hears of outcomes and their number."""
+        self.store = store
+        self.sessions: dict[str, Session] = {}
+        self.trouble = ""
+        """Why the store cannot be used now; empty when it can."""
+        self._identity = identity
+        self._settled = settled or (lambda _word, _count: None)
+        self._numbers = itertools.count(1)
+        self._due = asyncio.Event()
+        self._next = 0.0
+
+    # --- clockwork
+
+    async def run(self) -> None:
+        """Promote, expire, take back and forget what is due, until cancelled."""
+        while True:
+            pause = IDLE
+            try:
+                done = await self.store.maintain(CHUNK)
+                self.trouble = ""
+                self._tell(done)
+                now = await self.store.now()
+                if max(done.promoted, done.lost, done.expired, done.pruned) >= CHUNK:
+                    pause = 0.0
+                elif done.next_due:
+                    pause = min(IDLE, max(0.0, (done.next_due - now) / 1000.0))
+            except AtlasError as error:
+                if error.message != self.trouble:
+                    _log.error("%s (%s)", error.message, error.hint)
+                self.trouble = error.message
+                pause = RETRY
+            await self._sleep(pause)
+
+    async def _sleep(self, pause: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._next = loop.time() + pause
+        self._due.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(self._next):
+                await self._due.wait()
+
+    def due_in(self, milliseconds: int) -> None:
+        """Something will be due then: have maintenance come round in time."""
+        at = asyncio.get_running_loop().time() + milliseconds / 1000.0
+        if at < self._next:
+            self._next = at
+            asyncio.get_running_loop().call_at(at, self._due.set)
+
+    def _tell(self, done: Maintained) -> None:
+        for word, count in (("lost", done.lost), ("expired", done.expired)):
+            if count:
+                self._settled(word, count)
+
+    # --- producers
+
+    def enqueue(
+        self, jobs: Sequence[NewJob], *, idempotency_key: str = ""
+    ) -> Awaitable[Sequence[Enqueued]]:
+        """See `QueueStore.enqueue`."""
+        for job in jobs:
+            if job.delay or job.run_at:
+                self.due_in(job.delay or 1)
+            if job.expires_in:
+                self.due_in(job.expires_in)
+        return self.store.enqueue(jobs, idempotency_key=idempotency_key)
+
+    # --- workers
+
+    def open_session(self, said: str, concurrency: int) -> Session:
+        """A worker has connected."""
+        worker = f"{self._identity}/{next(self._numbers)}"
+        session = Session(worker=worker, said=said, concurrency=concurrency, lease=LEASE)
+        self.sessions[worker] = session
+        return session
+
+    async def close_session(self, session: Session) -> None:
+        """Its connection has ended: what it held is somebody else's from now on."""
+        self.sessions.pop(session.worker, None)
+        begun, ahead = session.given_up()
+        session.held.clear()
+        if ahead:
+            await self.store.exchange([Release(job.id, job.token) for job in ahead], None)
+        if begun:
+            lost = await self.store.lose(session.worker, begun, why="connection")
+            if lost:
+                _log.warning("worker %s is gone with %d jobs in hand", session.said, lost)
+                self._settled("lost", lost)
+            self.due_in(0)
+            # Their first retry comes soon; maintenance finds out when.
+            self._due.set()
+
+    async def exchange(
+        self, session: Session, settlements: Sequence[Settlement], ask: ClaimAsk | None
+    ) -> tuple[Sequence[bool], Sequence[Claimed]]:
+        """Settle and claim for a session; see `QueueStore.exchange`."""
+        prepared = [self._continued(session, one) for one in settlements]
+        held, jobs = await self.store.exchange(prepared, ask)
+        self.settled(session, prepared, held)
+        self.given(session, jobs)
+        return held, jobs
+
+    def settled(
+        self, session: Session, settlements: Sequence[Settlement], held: Sequence[bool]
+    ) -> None:
+        """Take note of what the store has settled."""
+        failed = 0
+        mine = session.held
+        for one in settlements:
+            mine.pop(one.id, None)
+            failed += isinstance(one, Failure)
+        if failed or any(isinstance(one, Release) and one.delay for one in settlements):
+            self._due.set()  # it may be due sooner than anything else
+        done = sum(held)
+        if done - failed > 0:
+            self._settled("settled", done - failed)
+        if failed:
+            self._settled("failed", failed)
+        if done < len(held):
+            self._settled("lease_lost", len(held) - done)
+
+    def given(self, session: Session, jobs: Sequence[Claimed]) -> None:
+        """Take note of what a session was given."""
+        mine = session.held
+        for job in jobs:
+            mine[job.id] = job
+        if jobs:
+            self.due_in(session.lease)
+
+    def continued(self, session: Session, one: Settlement) -> Settlement:
+        """A finish with the jobs that its own job says come after it."""
+        return self._continued(session, one)
+
+    def _continued(self, session: Session, one: Settlement) -> Settlement:
+        if not isinstance(one, Finish):
+            return one
+        job = session.held.get(one.id)
+        if job is None or not job.options or '"then"' not in job.options:
+            return one
+        return one._replace(then=(*one.then, *new_jobs(options(job.options)["then"], "then")))
+
+    async def beat(self, session: Session, held: Sequence[Held]) -> Extended:
+        """Prolong what a worker says that it holds."""
+        answer = await self.store.extend(session.worker, held, session.lease)
+        for job in answer.lost:
+            session.held.pop(job, None)
+        self.due_in(session.lease)
+        return answer
+
+
+def settlements_of(said: dict[str, Any]) -> list[Settlement]:
+    """What a worker says of its jobs: `finish`, `fail` and `release`.
+
+    Raises `job.invalid` for a wrong shape.
+    """
+    try:
+        found: list[Settlement] = [
+            Finish(*one) if len(one) <= 4 else _refuse() for one in said.get("finish", ())
+        ]
+        for one in said.get("fail", ()):
+            frames = tuple(str(frame) for frame in one.pop("frames", ()))
+            found.append(Failure(**one, frames=frames))
+        found += [Release(*one) for one in said.get("release", ())]
+        for one in found:
+            if type(one.id) is not int or type(one.token) is not int:
+                raise TypeError("a job's id and token are whole numbers")
+            if isinstance(one, Finish) and one.result:
+                json.loads(one.result)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise AtlasError(
+            "job.invalid",
+            f"what is said of jobs has a wrong shape: {error}",
+            hint="finish: [[id, token, result, took]], fail: [{id, token, error, …}], "
+            "release: [[id, token, delay]]",
+        ) from None
+    return found
+
+
+def _refuse() -> Finish:
+    raise TypeError("a finish has at most id, token, result and took")

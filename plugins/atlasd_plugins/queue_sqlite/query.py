@@ -1,0 +1,86 @@
+"""Looking into the SQLite queue."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from atlasd.contracts.queue import DeadGroup, Filter, JobState, Row
+from atlasd_plugins.queue_sqlite import sql
+from atlasd_plugins.queue_sqlite.board import Board
+
+
+def row(connection: sqlite3.Connection, job: int) -> Row | None:
+    """One job."""
+    found = connection.execute(sql.BY_ID, (job,)).fetchone()
+    return None if found is None else _row(found)
+
+
+def select(connection: sqlite3.Connection, which: Filter, limit: int) -> Sequence[Row]:
+    """The jobs that a filter means, by id."""
+    where, values = _where(which)
+    statement = f"{sql.ROW} WHERE {where} ORDER BY j.id LIMIT ?"
+    return [_row(found) for found in connection.execute(statement, (*values, limit))]
+
+
+def dead(connection: sqlite3.Connection, limit: int) -> Sequence[DeadGroup]:
+    """Groups of dead jobs."""
+    groups = []
+    for print_, queue, kind, reason, errors, count, first, last in connection.execute(
+        sql.DEAD_GROUPS, (limit,)
+    ):
+        known = json.loads(errors)[-1] if errors else {"error": "", "message": ""}
+        said = f"{known['error']}: {known['message']}" if known["message"] else known["error"]
+        groups.append(DeadGroup(print_, queue, kind, reason, said, count, first, last))
+    return groups
+
+
+def oldest(connection: sqlite3.Connection, board: Board, queue: str) -> int:
+    """`run_at` of the available job of a queue that has waited longest."""
+    moments = []
+    for lane in board.active.get(queue, {}).values():
+        found = connection.execute(
+            "SELECT run_at FROM jobs WHERE lane = ? AND state = 'available'"
+            " ORDER BY rank_at, id LIMIT 1",
+            (lane.id,),
+        ).fetchone()
+        if found is not None:
+            moments.append(found[0])
+    return min(moments, default=0)
+
+
+def _where(which: Filter) -> tuple[str, list[Any]]:
+    clauses: list[str] = ["j.id > ?"]
+    values: list[Any] = [which.after]
+    plain: tuple[tuple[str, Any], ...] = (
+        ("l.queue = ?", which.queue),
+        ("j.kind = ?", which.kind),
+        ("l.fair_key = ?", which.fair_key),
+        ("l.target = ?", which.target),
+        ("j.fingerprint = ?", which.fingerprint),
+        ("j.finalized_at < ?", which.finalized_before),
+    )
+    for clause, value in plain:
+        if value:
+            clauses.append(clause)
+            values.append(value)
+    if which.ids:
+        clauses.append("j.id IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(which.ids))
+    if which.states:
+        clauses.append(f"j.state IN ({', '.join('?' * len(which.states))})")
+        values += [state.value for state in which.states]
+    if which.tag:
+        clauses.append(
+            "j.options != '' AND EXISTS (SELECT 1 FROM json_each(j.options, '$.tags')"
+            " WHERE value = ?)"
+        )
+        values.append(which.tag)
+    return " AND ".join(clauses), values
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    known = Row._make(found)
+    return known._replace(
+        state=JobState(known.state), cancel_requested=bool(known.cancel_requested)
+    )
