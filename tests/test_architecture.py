@@ -16,7 +16,7 @@ ANY = frozenset({"*"})
 NONE: frozenset[str] = frozenset()
 
 LEAVES = ("errors", "states", "events", "clock", "retry", "breaker", "folders", "paths")
-ENGINES = ("config", "secrets", "jobs", "checks", "alerts", "deployments", "backups")
+ENGINES = ("config", "secrets", "settings", "jobs", "checks", "alerts", "deployments", "backups")
 # What core and the services role exchange: plain values, readers of files, and the client itself.
 SERVICES_BORDER = ("services.spec", "services.protocol", "services.client", "services.logfiles")
 # An import starts a thread or an event loop nowhere in a role that forks and holds every process.

@@ -1,0 +1,1 @@
+"""Settings of applications: read, typed, validated, and given to the services that want them."""

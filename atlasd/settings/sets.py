@@ -1,0 +1,416 @@
+"""One set of settings: read from its files, typed, filled with its secrets, and validated."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from atlasd.contracts.applications import Complaint, DeclaredSet, FileRead, Laid, SourceFile, Tools
+from atlasd.contracts.config import KeyPath, Layer, Position
+from atlasd.errors import AtlasError
+from atlasd.settings.commands import DidNotAnswerError, run, surroundings
+from atlasd.settings.model import MODEL, Model
+from atlasd.settings.names import AmbiguousError, Known
+from atlasd.settings.schema import Schema
+from atlasd.settings.tree import AbsentError, at, dotted, nodes, not_json, plain, put
+from atlasd.settings.typed import convert, kind_of
+from atlasd.settings.words import Speaker, clean
+
+CHECK_SECONDS = 30.0
+"""Time that the command which vets a set may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OldName:
+    """A variable of a `.env` file, which stays available under its own name."""
+
+    path: KeyPath
+    """The setting that it means."""
+    text: str = field(repr=False)
+    """What stands in the file, when that is what holds; empty when another layer beats it."""
+    verbatim: bool
+    """Whether `text` holds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A set that is as it should be."""
+
+    declared: DeclaredSet
+    data: dict[str, Any] = field(repr=False)
+    """The settings, secrets in them."""
+    shown: dict[str, Any]
+    """The same with references where secrets are: this may be shown."""
+    layer: Layer = field(repr=False)
+    """Where each of them stands."""
+    shadowed: Callable[[KeyPath], tuple[Position, ...]] = field(repr=False)
+    secrets: Mapping[KeyPath, Mapping[str, str]] = field(repr=False)
+    old_names: Mapping[str, OldName] = field(repr=False)
+    defaults: frozenset[KeyPath] = frozenset()
+    """Settings that nobody has set and the model has filled in."""
+    schema: Schema | None = field(default=None, repr=False)
+
+    def secrets_at(self, path: KeyPath) -> dict[str, str]:
+        """The secrets in what stands at a path, or around it: values by their names."""
+        found: dict[str, str] = {}
+        for secret, held in self.secrets.items():
+            if secret[: len(path)] == path or path[: len(secret)] == secret:
+                found |= held
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What became of one declared set."""
+
+    ready: Ready | None
+    """None when something is wrong."""
+    complaints: tuple[Complaint, ...]
+    files: tuple[str, ...]
+    """Everything that was read for it."""
+    awaited: tuple[str, ...]
+    """What need not exist, and does not."""
+
+
+def prepare(declared: DeclaredSet, tools: Tools) -> Prepared:
+    """The set, or everything that is wrong with it."""
+    return _Preparing(declared, tools).prepared()
+
+
+class _StopError(Exception):
+    """There is no use in going on; what is wrong has been noted."""
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """One layer on the way: as it was read, and where its variables belong."""
+
+    read: FileRead
+    names: dict[str, KeyPath] = field(default_factory=dict)
+
+
+class _Preparing:
+    """The state of one preparation."""
+
+    def __init__(self, declared: DeclaredSet, tools: Tools) -> None:
+        self._declared = declared
+        self._tools = tools
+        self._complaints: list[Complaint] = []
+        self._files: list[str] = []
+        self._awaited: list[str] = []
+
+    def prepared(self) -> Prepared:
+        ready = None
+        try:
+            with ExitStack() as stack:
+                ready = self._ready(stack)
+        except _StopError:
+            pass
+        return Prepared(
+            ready=ready if not any(not c.warning for c in self._complaints) else None,
+            complaints=tuple(self._complaints),
+            files=tuple(dict.fromkeys(self._files)),
+            awaited=tuple(self._awaited),
+        )
+
+    def _ready(self, stack: ExitStack) -> Ready:
+        model, schema = self._schema(stack)
+        parts = list(self._parts())
+        if self._complaints:
+            raise _StopError  # with a layer missing, the rest would be full of faults
+        own = _Part(read=FileRead(layer=self._declared.values))
+        laid, old, texts = self._lay([*parts, own], schema)
+        filled = self._tools.fill(self._declared.name, laid.layer)
+        self._complaints += [*laid.complaints, *filled.complaints]
+        if any(not c.warning for c in self._complaints):
+            raise _StopError
+        data = filled.data
+        self._type_references(data, laid, texts, schema, filled.secrets)
+        speaker = Speaker(layer=laid.layer, secrets=filled.secrets)
+        defaults = self._judged(data, speaker, model, schema)
+        if not self._complaints:
+            self._vet(data, speaker)
+        return Ready(
+            declared=self._declared,
+            data=data,
+            shown=_shown(data, laid.layer.data, filled.secrets),
+            layer=laid.layer,
+            shadowed=laid.shadowed,
+            secrets=filled.secrets,
+            old_names=_old_names(old, data, laid),
+            defaults=defaults,
+            schema=schema,
+        )
+
+    # --- schema and files
+
+    def _schema(self, stack: ExitStack) -> tuple[Model | None, Schema | None]:
+        said = self._declared.schema
+        if not said:
+            return None, None
+        try:
+            if MODEL.fullmatch(said):
+                model = stack.enter_context(
+                    Model(said, python=self._declared.python, folder=self._declared.folder)
+                )
+                return model, model.schema
+            path = Path(self._declared.folder, said)
+            self._files.append(str(path))
+            schema = Schema.load(path)
+        except AtlasError as error:
+            self._fail("schema", error)
+            raise _StopError from None
+        return None, schema
+
+    def _fail(self, key: str, error: AtlasError) -> None:
+        self._complain(key, got=error.message, hint=error.hint)
+
+    def _complain(self, key: str, *, expected: str = "", got: str = "", hint: str = "") -> None:
+        """Note what is wrong with the declaration itself."""
+        self._complaints.append(
+            Complaint(
+                where=self._declared.place(key),
+                key=f"settings.{self._declared.name}.{key}",
+                expected=expected,
+                got=got,
+                hint=hint,
+            )
+        )
+
+    def _parts(self) -> Iterator[_Part]:
+        for file in self._declared.files:
+            try:
+                read = self._tools.read(Path(file.path), self._declared.dialect)
+            except AtlasError as error:
+                self._unread(file, error)
+                continue
+            self._files.append(file.path)
+            yield _Part(read=read)
+
+    def _unread(self, file: SourceFile, error: AtlasError) -> None:
+        if error.code == "config.missing" and file.optional:
+            self._awaited.append(file.path)
+            return
+        if error.code == "config.missing":
+            self._complaints.append(
+                Complaint(
+                    where=file.where,
+                    key=f"settings.{self._declared.name}.files",
+                    expected="a file that exists",
+                    got=file.path,
+                    hint=f'write "-{file.path}" if it need not exist',
+                )
+            )
+            return
+        self._files.append(file.path)
+        line, column = error.details.get("line", 0), error.details.get("column", 0)
+        assert isinstance(line, int)
+        assert isinstance(column, int)
+        where = Position(origin=file.path, line=line, column=column)
+        said = error.message.removeprefix(str(where)).removeprefix(": ")
+        self._complaints.append(Complaint(where=where, got=said, hint=error.hint))
+
+    # --- layers
+
+    def _lay(
+        self, parts: Sequence[_Part], schema: Schema | None
+    ) -> tuple[Laid, dict[str, tuple[KeyPath, str, Position]], dict[KeyPath, Position]]:
+        """All layers in one; where the variables went; which settings are still only text."""
+        typed = self._tools.lay([part.read.layer for part in parts if not part.read.textual]).layer
+        paths = [path for path, _ in nodes(typed.data)]
+        paths += [
+            path
+            for part in parts
+            if part.read.textual and not part.read.variables
+            for path, _ in nodes(part.read.layer.data)
+        ]
+        known = Known.of(
+            self._declared.env_prefix,
+            self._declared.variables,
+            [*dict.fromkeys([*paths, *(schema.paths() if schema is not None else ())])],
+        )
+        old: dict[str, tuple[KeyPath, str, Position]] = {}
+        texts: dict[KeyPath, Position] = {}
+        layers = []
+        for part in parts:
+            layer = part.read.layer
+            if part.read.variables:
+                layer = self._placed(layer, known, old)
+            if part.read.textual:
+                layer = self._converted(layer, schema, typed.data, texts)
+            layers.append(layer)
+        return self._tools.lay(layers, any_kind=texts), old, texts
+
+    def _placed(
+        self, layer: Layer, known: Known, old: dict[str, tuple[KeyPath, str, Position]]
+    ) -> Layer:
+        """A layer of variables as the tables of settings that they mean."""
+        data: dict[str, Any] = {}
+        places: dict[KeyPath, Position] = {}
+        taken: dict[KeyPath, str] = {}
+        for name, text in layer.data.items():
+            where = layer.where_key((name,))
+            try:
+                path = known.path(name)
+            except AmbiguousError as error:
+                self._complaints.append(
+                    Complaint(
+                        where=where,
+                        key=name,
+                        expected="a name that means one setting",
+                        got=f"one that could mean {' or '.join(error.keys)}",
+                        hint=f"say which: [settings.{self._declared.name}.variables], "
+                        f'{name} = "{error.keys[0]}"',
+                    )
+                )
+                continue
+            if path in taken or not put(data, path, text):
+                other = taken.get(path, "another variable")
+                self._complaints.append(
+                    Complaint(
+                        where=where,
+                        key=name,
+                        expected="each setting once",
+                        got=f"{dotted(path)} again, which {other} sets too",
+                    )
+                )
+                continue
+            taken[path] = name
+            old[name] = (path, text, layer.where((name,)))
+            places[path] = layer.where((name,))
+        return Layer(origin=layer.origin, data=data, values=places, keys=places)
+
+    def _converted(
+        self,
+        layer: Layer,
+        schema: Schema | None,
+        typed: Mapping[str, Any],
+        texts: dict[KeyPath, Position],
+    ) -> Layer:
+        """A layer of text, typed as the schema says, or else as other files' values are."""
+        data = copy.deepcopy(layer.data)
+        for path, text in list(nodes(layer.data)):
+            if not isinstance(text, str):
+                continue
+            texts[path] = layer.where(path)
+            if self._tools.refers(text):
+                continue
+            kinds = schema.kinds(path) if schema is not None else frozenset[str]()
+            if not kinds:
+                try:
+                    kinds = frozenset({kind_of(at(typed, path))})
+                except AbsentError:
+                    continue
+            value = convert(text, kinds)
+            at(data, path[:-1])[path[-1]] = value
+        return replace(layer, data=data)
+
+    def _type_references(
+        self,
+        data: dict[str, Any],
+        laid: Laid,
+        texts: Mapping[KeyPath, Position],
+        schema: Schema | None,
+        secrets: Mapping[KeyPath, object],
+    ) -> None:
+        """Type what references in files of text stand for, now that it is known."""
+        for path, value in list(nodes(data)):
+            came = texts.get(path) == laid.layer.where(path) or path in secrets
+            if schema is None or not came or not isinstance(value, str):
+                continue
+            at(data, path[:-1])[path[-1]] = convert(value, schema.kinds(path))
+
+    # --- validation
+
+    def _judged(
+        self,
+        data: dict[str, Any],
+        speaker: Speaker,
+        model: Model | None,
+        schema: Schema | None,
+    ) -> frozenset[KeyPath]:
+        """Hold the settings against the schema; the settings that the model has filled in."""
+        infinite = not_json(data) if schema is not None else None
+        if infinite is not None:
+            self._complaints.append(
+                speaker.about(infinite, expected="a finite number", value=at(data, infinite))
+            )
+            return frozenset()
+        try:
+            if model is None:
+                if schema is not None:
+                    self._complaints += schema.complaints(data, speaker)
+                    self._files += schema.files
+                return frozenset()
+            judged = model.judge(data, speaker)
+        except AtlasError as error:
+            self._fail("schema", error)
+            return frozenset()
+        self._complaints += judged.complaints
+        for path, value in judged.defaults:
+            at(data, path[:-1])[path[-1]] = value
+        return frozenset(path for path, _ in judged.defaults)
+
+    def _vet(self, data: Mapping[str, Any], speaker: Speaker) -> None:
+        """Ask the application's own command."""
+        command = self._declared.check
+        if not command:
+            return
+        infinite = not_json(data)
+        if infinite is not None:
+            self._complaints.append(
+                speaker.about(infinite, expected="a finite number", value=at(data, infinite))
+            )
+            return
+        try:
+            outcome = run(
+                command,
+                text=json.dumps(plain(dict(data)), ensure_ascii=False).encode(),
+                cwd=self._declared.folder,
+                env=surroundings(
+                    ATLASD_ENV=self._declared.environment, ATLASD_SETTINGS=self._declared.name
+                ),
+                seconds=CHECK_SECONDS,
+            )
+        except DidNotAnswerError as error:
+            self._complain("check", got=str(error))
+            return
+        if outcome.code != 0:
+            secrets = [value for held in speaker.secrets.values() for value in held.values()]
+            said = clean(outcome.said, secrets) or "it says nothing"
+            self._complain("check", got=f"refused, exit code {outcome.code}: {said}")
+
+
+def _shown(
+    data: Mapping[str, Any], written: Mapping[str, Any], secrets: Mapping[KeyPath, object]
+) -> dict[str, Any]:
+    """The settings with what is written in the place of secrets."""
+    shown = copy.deepcopy(dict(data))
+    for path in secrets:
+        try:
+            at(shown, path[:-1])[path[-1]] = at(written, path)
+        except AbsentError:
+            continue
+    return shown
+
+
+def _old_names(
+    old: Mapping[str, tuple[KeyPath, str, Position]], data: Mapping[str, Any], laid: Laid
+) -> dict[str, OldName]:
+    found = {}
+    for name, (path, text, where) in old.items():
+        # An unset or replaced value is no longer what the file says.
+        holds = laid.layer.where(path) == where and _there(data, path)
+        found[name] = OldName(path=path, text=text if holds else "", verbatim=holds)
+    return found
+
+
+def _there(data: object, path: KeyPath) -> bool:
+    try:
+        at(data, path)
+    except AbsentError:
+        return False
+    return True
