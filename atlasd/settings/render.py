@@ -79,8 +79,13 @@ _READ_OTHERWISE = re.compile(r"[yYnN]|[-+]?0o[0-7]+|\d[\d_:.]*")
 """Text that some reader of YAML takes for a truth or a number, though PyYAML does not."""
 
 
+_BREAKS = re.compile("[\x85\u2028\u2029\ufeff]")
+
+
 def _yaml_text(dumper: Any, text: str) -> Any:
     style = "'" if _READ_OTHERWISE.fullmatch(text) else None
+    if _BREAKS.search(text):
+        style = '"'  # the only style in which these are not turned into line breaks
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

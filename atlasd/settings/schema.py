@@ -5,7 +5,7 @@ import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from atlasd.contracts.applications import Complaint
 from atlasd.contracts.config import KeyPath
@@ -49,13 +49,14 @@ class Schema:
         ):
             raise _not_a_schema("it says an unknown $schema", "/$schema")
         try:
-            kind.check_schema(document)  # type: ignore[arg-type]  a boolean is a schema too
+            kind.check_schema(cast("dict[Any, Any]", document))  # a boolean is a schema too
         except SchemaError as error:
             place = "/" + "/".join(str(part) for part in error.absolute_path)
             raise _not_a_schema(error.message[:200], place) from None
         specification = specification_with(said, default=DRAFT202012) if said else DRAFT202012
         self.files: list[str] = []
         """The files that were read because the schema refers to them."""
+        self._read: dict[str, Resource[Any]] = {}
         self._uri = uri
         self._registry: Registry[Any] = Registry(
             retrieve=self._retrieve  # type: ignore[call-arg]
@@ -96,6 +97,8 @@ class Schema:
         from referencing.exceptions import NoSuchResource
         from referencing.jsonschema import DRAFT202012
 
+        if uri in self._read:
+            return self._read[uri]
         parts = urllib.parse.urlsplit(uri)
         if parts.scheme != "file" or parts.netloc:
             raise NoSuchResource(uri)
@@ -105,7 +108,9 @@ class Schema:
         except (OSError, ValueError, RecursionError):
             raise NoSuchResource(uri) from None
         self.files.append(str(path))
-        return Resource.from_contents(contents, default_specification=DRAFT202012)
+        found = Resource.from_contents(contents, default_specification=DRAFT202012)
+        self._read[uri] = found
+        return found
 
     # --- asked about
 
@@ -281,10 +286,10 @@ def _children(schema: Mapping[str, Any], key: str | int) -> Iterator[object]:
     """What a schema says of what lies below it at one key or index."""
     if isinstance(key, int):
         prefix = schema.get("prefixItems", [])
-        if isinstance(prefix, list) and key < len(prefix):
-            yield prefix[key]
-        else:
-            yield schema.get("items")
+        items = schema.get("items")
+        if not prefix and isinstance(items, list):  # as it was said up to draft 2019-09
+            prefix, items = items, schema.get("additionalItems")
+        yield prefix[key] if key < len(prefix) else items
         return
     properties = schema.get("properties", {})
     if key in properties:

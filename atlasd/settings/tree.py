@@ -89,10 +89,14 @@ def dotted(path: KeyPath) -> str:
 
 def undotted(key: str) -> KeyPath:
     """The path that a dotted key stands for: what `dotted` has written, and `a.b[0].c`."""
-    return tuple(
-        json.loads(f'"{quoted}"') if quoted else name or int(index)
-        for quoted, name, index in _STEP.findall(key)
-    )
+    path: list[str | int] = []
+    for step in _STEP.finditer(key):
+        quoted, name, index = step.groups()
+        if quoted is not None:
+            path.append(json.loads(f'"{quoted}"'))
+        else:
+            path.append(name if name is not None else int(index))
+    return tuple(path)
 
 
 def plain(value: object) -> Any:
