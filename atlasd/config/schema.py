@@ -184,6 +184,11 @@ with warnings.catch_warnings():
             "bash", "How .env files among them are read."
         )
         values: dict[str, Any] = setting({}, "Settings that beat those of the files.", repr=False)
+        operators: bool = setting(
+            True,
+            "true: keys of the files that end in + or - append to lists and remove from them; "
+            "false: they are keys like any other.",
+        )
         schema: str | None = setting(  # type: ignore[assignment]
             None,
             "JSON Schema (a path), or a pydantic model, as `shop.settings:Settings`.",
@@ -193,6 +198,11 @@ with warnings.catch_warnings():
         )
         env_prefix: str = setting(
             "", "What the names of its environment variables begin with, as `SHOP_`."
+        )
+        variables: dict[str, str] = setting(
+            {},
+            "Further environment variables, and those that a .env file calls otherwise: each name "
+            'with the key of its setting, as PGHOST = "db.host".',
         )
         check: Command | None = setting(
             None,

@@ -257,11 +257,17 @@ class ServiceSecret(Section):
 class SettingsFile(Section):
     """A file rendered from the service's settings: mode 0400, on tmpfs, never on disk."""
 
-    path: str = Field(description="Its name in the service's own folder; told in SETTINGS_FILE.")
+    path: str = Field(description="Its name in the service's own folder.")
+    name: str = setting(
+        "SETTINGS", "What its variable is called, which tells its path: SETTINGS is SETTINGS_FILE."
+    )
     format: Literal["toml", "json", "yaml", "env", "template"] = setting(
         "json", "toml, json, yaml, env (NAME=value lines), or template."
     )
     template: FilePath | None = setting(None, "Jinja template, for the format template.")
+    dialect: Literal["bash", "docker", "compose", "systemd"] = setting(
+        "bash", "Who reads the lines, for the format env."
+    )
     check: Command | None = setting(
         None,
         "Command that vets the rendered file, {file} standing for its path, before anything else "

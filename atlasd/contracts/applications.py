@@ -1,11 +1,15 @@
 """What configuration and the engine of application settings tell each other: plain values."""
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from atlasd.contracts.config import KeyPath, Layer, Position
+
+MODEL = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
+"""A pydantic model, as `schema` names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ class DeclaredSet:
     dialect: str = "bash"
     values: Layer
     """Settings that stand in the configuration itself; they beat those of the files."""
+    operators: bool = True
+    """Whether keys that end in + or - append to lists of other layers and remove from them."""
     schema: str = ""
     """A path, or `module:Class`; empty for none."""
     python: str = ""
@@ -89,6 +95,8 @@ class DeclaredUse:
     """Empty: it is given environment variables."""
     env: Collection[str] = ()
     """Variables that the service sets itself, which beat those of the settings."""
+    reserved: Collection[str] = ()
+    """Variables that it has by other ways, and that settings must not claim."""
     where: Position
 
 
@@ -121,6 +129,10 @@ class Filled:
     secrets: Mapping[KeyPath, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """For each setting that holds or contains secrets: their values, by the names that are
     written in their place."""
+    references: Mapping[KeyPath, str] = field(default_factory=dict)
+    """For each setting that refers to something: what is shown in place of its value."""
+    unknown: frozenset[KeyPath] = frozenset()
+    """Settings that refer to something which nobody was asked for, or which is not there."""
     complaints: tuple[Complaint, ...] = ()
 
 
@@ -133,7 +145,13 @@ class Tools(Protocol):
         Raises `AtlasError`: `config.missing`, or `config.invalid` for one that does not parse.
         """
 
-    def lay(self, layers: Sequence[Layer], *, any_kind: Collection[KeyPath] = ()) -> Laid:
+    def lay(
+        self,
+        layers: Sequence[Layer],
+        *,
+        any_kind: Collection[KeyPath] = (),
+        operators: bool = True,
+    ) -> Laid:
         """The layers in one, the first one lowest; at `any_kind` no two kinds conflict."""
 
     def fill(self, name: str, layer: Layer) -> Filled:

@@ -41,7 +41,7 @@ class ApplicationSettings:
         handed: dict[str, Handed] = {}
         for use in uses:
             wanted = [sets[name] for name in use.sets if name in sets]
-            if len(wanted) != len(use.sets):
+            if len(wanted) != len(use.sets) or not all(one.complete for one in wanted):
                 continue  # what is wrong with the others has been said
             found, wrong = hand(use, wanted, environment=environment, run_dir=self._run_dir)
             complaints += wrong

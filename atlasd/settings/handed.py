@@ -96,6 +96,16 @@ class _Handing:
         found: dict[str, _Variable] = {}
         for one in self._sets:
             found |= self._variables(one)
+        for name in sorted(found.keys() & set(self._use.reserved)):
+            self.complaints.append(
+                Complaint(
+                    where=self._use.where,
+                    key=f"services.{self._use.service}.settings",
+                    got=f"{dotted(found[name].path)} would be the variable {name}, which the "
+                    "service has otherwise",
+                    hint="rename the setting, or give its set an env_prefix",
+                )
+            )
         return Handed(
             service=self._use.service,
             deliveries=tuple(

@@ -1,7 +1,6 @@
 """A pydantic model of the application, asked in a process of its own and never in ours."""
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from atlasd.contracts.applications import Complaint
+from atlasd.contracts.applications import MODEL, Complaint
 from atlasd.contracts.config import KeyPath
 from atlasd.errors import AtlasError, nearest
 from atlasd.settings import model_loader
@@ -22,7 +21,6 @@ SECONDS = 30.0
 """Time for the import of the application's module and both questions."""
 LONGEST = 16 * 1024 * 1024
 """Bytes of an answer."""
-MODEL = re.compile(r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from atlasd.contracts.applications import Complaint, DeclaredSet, FileRead, Laid, SourceFile, Tools
+from atlasd.contracts.applications import (
+    MODEL,
+    Complaint,
+    DeclaredSet,
+    FileRead,
+    Filled,
+    Laid,
+    SourceFile,
+    Tools,
+)
 from atlasd.contracts.config import KeyPath, Layer, Position
 from atlasd.errors import AtlasError
 from atlasd.settings.commands import DidNotAnswerError, run, surroundings
-from atlasd.settings.model import MODEL, Model
+from atlasd.settings.model import Model
 from atlasd.settings.names import AmbiguousError, Known
 from atlasd.settings.schema import Schema
 from atlasd.settings.tree import AbsentError, at, dotted, nodes, not_json, plain, put
@@ -40,6 +49,8 @@ class Ready:
     """A set that is as it should be."""
 
     declared: DeclaredSet
+    complete: bool
+    """False when secrets were not asked for: it may then be shown, and not be handed over."""
     data: dict[str, Any] = field(repr=False)
     """The settings, secrets in them."""
     shown: dict[str, Any]
@@ -47,6 +58,8 @@ class Ready:
     layer: Layer = field(repr=False)
     """Where each of them stands."""
     shadowed: Callable[[KeyPath], tuple[Position, ...]] = field(repr=False)
+    references: Mapping[KeyPath, str]
+    """For each setting that refers to something, how it does."""
     secrets: Mapping[KeyPath, Mapping[str, str]] = field(repr=False)
     old_names: Mapping[str, OldName] = field(repr=False)
     defaults: frozenset[KeyPath] = frozenset()
@@ -110,7 +123,7 @@ class _Preparing:
         except _StopError:
             pass
         return Prepared(
-            ready=ready if not any(not c.warning for c in self._complaints) else None,
+            ready=ready if all(c.warning for c in self._complaints) else None,
             complaints=tuple(self._complaints),
             files=tuple(dict.fromkeys(self._files)),
             awaited=tuple(self._awaited),
@@ -119,7 +132,7 @@ class _Preparing:
     def _ready(self, stack: ExitStack) -> Ready:
         model, schema = self._schema(stack)
         parts = list(self._parts())
-        if self._complaints:
+        if any(not c.warning for c in self._complaints):
             raise _StopError  # with a layer missing, the rest would be full of faults
         own = _Part(read=FileRead(layer=self._declared.values))
         laid, old, texts = self._lay([*parts, own], schema)
@@ -127,16 +140,21 @@ class _Preparing:
         self._complaints += [*laid.complaints, *filled.complaints]
         if any(not c.warning for c in self._complaints):
             raise _StopError
-        data = filled.data
-        self._type_references(data, laid, texts, schema, filled.secrets)
-        speaker = Speaker(layer=laid.layer, secrets=filled.secrets)
+        data = copy.deepcopy(filled.data)
+        self._type_references(data, laid, texts, schema, filled)
+        speaker = Speaker(layer=laid.layer, secrets=filled.secrets, unknown=filled.unknown)
         defaults = self._judged(data, speaker, model, schema)
-        if not self._complaints:
+        if filled.unknown:
+            # Without the values nobody can say more of them, and nothing may be handed over.
+            self._complaints = [c for c in self._complaints if not speaker.concerns_unknown(c)]
+        elif all(c.warning for c in self._complaints):
             self._vet(data, speaker)
         return Ready(
             declared=self._declared,
+            complete=not filled.unknown,
             data=data,
-            shown=_shown(data, laid.layer.data, filled.secrets),
+            shown=_shown(data, filled.references),
+            references=filled.references,
             layer=laid.layer,
             shadowed=laid.shadowed,
             secrets=filled.secrets,
@@ -157,7 +175,7 @@ class _Preparing:
                     Model(said, python=self._declared.python, folder=self._declared.folder)
                 )
                 return model, model.schema
-            path = Path(self._declared.folder, said)
+            path = Path(said)
             self._files.append(str(path))
             schema = Schema.load(path)
         except AtlasError as error:
@@ -188,6 +206,16 @@ class _Preparing:
                 self._unread(file, error)
                 continue
             self._files.append(file.path)
+            for fault in read.layer.faults:
+                self._complaints.append(
+                    Complaint(
+                        where=fault.where,
+                        expected=fault.expected,
+                        got=fault.got,
+                        hint=fault.hint,
+                        warning=fault.warning,
+                    )
+                )
             yield _Part(read=read)
 
     def _unread(self, file: SourceFile, error: AtlasError) -> None:
@@ -219,7 +247,9 @@ class _Preparing:
         self, parts: Sequence[_Part], schema: Schema | None
     ) -> tuple[Laid, dict[str, tuple[KeyPath, str, Position]], dict[KeyPath, Position]]:
         """All layers in one; where the variables went; which settings are still only text."""
-        typed = self._tools.lay([part.read.layer for part in parts if not part.read.textual]).layer
+        operators = self._declared.operators
+        firm = [part.read.layer for part in parts if not part.read.textual]
+        typed = self._tools.lay(firm, operators=operators).layer
         paths = [path for path, _ in nodes(typed.data)]
         paths += [
             path
@@ -242,7 +272,7 @@ class _Preparing:
             if part.read.textual:
                 layer = self._converted(layer, schema, typed.data, texts)
             layers.append(layer)
-        return self._tools.lay(layers, any_kind=texts), old, texts
+        return self._tools.lay(layers, any_kind=texts, operators=operators), old, texts
 
     def _placed(
         self, layer: Layer, known: Known, old: dict[str, tuple[KeyPath, str, Position]]
@@ -314,11 +344,11 @@ class _Preparing:
         laid: Laid,
         texts: Mapping[KeyPath, Position],
         schema: Schema | None,
-        secrets: Mapping[KeyPath, object],
+        filled: Filled,
     ) -> None:
         """Type what references in files of text stand for, now that it is known."""
         for path, value in list(nodes(data)):
-            came = texts.get(path) == laid.layer.where(path) or path in secrets
+            came = texts.get(path) == laid.layer.where(path) or path in filled.references
             if schema is None or not came or not isinstance(value, str):
                 continue
             at(data, path[:-1])[path[-1]] = convert(value, schema.kinds(path))
@@ -384,14 +414,12 @@ class _Preparing:
             self._complain("check", got=f"refused, exit code {outcome.code}: {said}")
 
 
-def _shown(
-    data: Mapping[str, Any], written: Mapping[str, Any], secrets: Mapping[KeyPath, object]
-) -> dict[str, Any]:
-    """The settings with what is written in the place of secrets."""
+def _shown(data: Mapping[str, Any], references: Mapping[KeyPath, str]) -> dict[str, Any]:
+    """The settings with what is written in the files where something was filled in."""
     shown = copy.deepcopy(dict(data))
-    for path in secrets:
+    for path, text in references.items():
         try:
-            at(shown, path[:-1])[path[-1]] = at(written, path)
+            at(shown, path[:-1])[path[-1]] = text
         except AbsentError:
             continue
     return shown

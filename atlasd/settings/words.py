@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from atlasd.contracts.applications import Complaint
 from atlasd.contracts.config import KeyPath, Layer
-from atlasd.settings.tree import dotted, kind_in_words
+from atlasd.settings.tree import dotted, kind_in_words, undotted
 
 SHOWN = 60
 """Characters of a value that are shown."""
@@ -38,6 +38,8 @@ class Speaker:
     """Where everything stands."""
     secrets: Mapping[KeyPath, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """As in `Filled`: what must not be told."""
+    unknown: frozenset[KeyPath] = frozenset()
+    """As in `Filled`: what nothing can be said of."""
 
     def about(
         self,
@@ -76,6 +78,13 @@ class Speaker:
         if any(isinstance(key, str) and is_secret_name(key) for key in path):
             return True
         return any(path[: len(secret)] == secret for secret in self.secrets)
+
+    def concerns_unknown(self, complaint: Complaint) -> bool:
+        """Whether a complaint may only come from a value that is not known."""
+        path = undotted(complaint.key)
+        return any(
+            path[: len(one)] == one or one[: len(path)] == path for one in self.unknown
+        )
 
     def clean(self, text: str) -> str:
         """Foreign words about the settings, without the values of secrets; short."""
