@@ -85,9 +85,25 @@ class Given:
     known: tuple[Known, ...] = field(default=(), repr=False)
     """The values of secrets in them."""
 
-    def handed(self, service: str) -> HandedOver | None:
-        """What a service is handed."""
-        return self.result.handed.get(service) if self.result is not None else None
+    @property
+    def files(self) -> tuple[str, ...]:
+        """See `Result`."""
+        return self.result.files if self.result is not None else ()
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """See `Result`."""
+        return self.result.awaited if self.result is not None else ()
+
+    def deliveries(self, service: str) -> tuple[Delivery, ...]:
+        """What a service is handed; nothing when it wants no settings."""
+        handed = self.result.handed.get(service) if self.result is not None else None
+        return handed.deliveries if handed is not None else ()
+
+    def secrets(self, service: str) -> list[KnownSecret]:
+        """The secrets in that."""
+        handed = self.result.handed.get(service) if self.result is not None else None
+        return list(handed.secrets) if handed is not None else []
 
 
 def is_model(schema: str) -> bool:
@@ -254,6 +270,7 @@ def _uses(
             files=tuple(
                 _declared_file(file, (*path, "settings_file", index), merged, folder_of)
                 for index, file in enumerate(service.settings_file)
+                if file.format != "template" or file.template  # which has been told of
             ),
             env=frozenset(variables_of(name)),
             reserved=SET_BY_ATLASD | set(service.secrets),
@@ -322,8 +339,9 @@ class Workshop:
                 kinds=lambda path: _ALL_KINDS if path in free else frozenset(),
                 operators=operators,
                 id_key="id" if operators else "",
-                stands_for_any=lambda value: value is None
-                or (isinstance(value, str) and self.refers(value)),
+                stands_for_any=lambda value: (
+                    value is None or (isinstance(value, str) and self.refers(value))
+                ),
             ),
         )
         conflicts = [
@@ -391,10 +409,10 @@ def _in_words(value: object) -> str:
     return "null" if value is None else shape.kind_in_words(value)
 
 
+_LETTER = "if the last letter of the key is part of its name, set operators = false"
 _MISUSES = {
     "no list": ("a list", "something else", ""),
-    "no list below": ("a list to add to or to remove from", "none", "is the last letter of the "
-                      "key meant? then set operators = false"),
+    "no list below": ("a list to add to or to remove from", "none", _LETTER),
     "no such item": ("", "it removes what is not there", ""),
     "nothing below": ("", "there is nothing to remove or to unset", ""),
     "ids": ("a list whose tables each have an id of their own", "some without, or one twice", ""),

@@ -48,8 +48,7 @@ def told_by(name: str, deliver: str) -> str:
 def _names(service: Service, path: KeyPath, reserved: Collection[str], findings: Findings) -> None:
     taken = dict.fromkeys(reserved, "atlasd sets it itself")
     taken[SECRETS_DIR] = "it names the folder of the files"
-    if service.settings_file:
-        taken["SETTINGS_FILE"] = "it names the rendered settings"
+    _settings_variables(service, path, taken, findings)
     taken |= {name: f"env.{name} sets it too" for name in service.env if name not in taken}
     for name, secret in service.secrets.items():
         here = (*path, "secrets", name)
@@ -77,6 +76,27 @@ def _names(service: Service, path: KeyPath, reserved: Collection[str], findings:
             hint="remove it",
             at_key=True,
         )
+
+
+def _settings_variables(
+    service: Service, path: KeyPath, taken: dict[str, str], findings: Findings
+) -> None:
+    """The variables by which the program is told of its rendered settings."""
+    for index, file in enumerate(service.settings_file):
+        here = (*path, "settings_file", index, "name")
+        variable = told_by(file.name, "file")
+        if not ENV_NAME.fullmatch(file.name):
+            findings.add(
+                here, expected="a variable's name of letters, digits and _, no digit first"
+            )
+        elif variable in taken:
+            findings.add(
+                here,
+                got=f"the program would be told by the variable {variable}: {taken[variable]}",
+                hint='give each file a name of its own, as name = "SHOP"',
+            )
+        else:
+            taken[variable] = f"settings_file[{index}] is told by it"
 
 
 def _files_of(service: Service) -> bool:

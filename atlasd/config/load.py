@@ -11,11 +11,13 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from atlasd.clock import Clock, RealClock, utc
+from atlasd.config import applications as of_applications
 from atlasd.config import deliveries, layers, resolving, rules, shape, surroundings
+from atlasd.config.applications import Applications, Given, Result
 from atlasd.config.convert import host_policy, service_spec
 from atlasd.config.merge import Merged
 from atlasd.config.problems import Findings, Problem, dotted, in_order, invalid, report, undotted
-from atlasd.config.referenced import Known, Referenced
+from atlasd.config.referenced import Known, Referenced, table_at
 from atlasd.config.resolving import Around
 from atlasd.config.schema import Api, Check, DaemonLog, Host, Settings
 from atlasd.config.surroundings import Surroundings, ThisHost
@@ -58,7 +60,11 @@ class Config:
     """Equal for configurations that mean the same, within one process: an unchanged reload needs
     nothing done."""
     files: tuple[str, ...]
-    """The files that were read, the lowest layer first."""
+    """The files that were read, the lowest layer first; those of applications' settings last."""
+    awaited: tuple[str, ...]
+    """Files that need not exist, and don't: should one appear, that is a change too."""
+    applications: Result | None = field(repr=False)
+    """Settings of applications; None where nobody has looked into them."""
     checks: tuple[ConfiguredCheck, ...] = field(repr=False)
     """Empty when it was loaded without `offers`."""
     plugins: Mapping[str, BaseModel] = field(repr=False)
@@ -119,6 +125,7 @@ def load(
     offers: Offers | None = None,
     host: Surroundings | None = None,
     resolve: Resolve | None = None,
+    applications: Applications | None = None,
     generation: int = 1,
     clock: Clock | None = None,
 ) -> Config:
@@ -126,7 +133,8 @@ def load(
 
     `sources` read the files; `env` is `--env`; `environ` the daemon's own environment; `offers`
     what plugins supply, without which checks and plugins are not looked into; `resolve` gives the
-    values of secrets, for which something else stands without it.
+    values of secrets, for which something else stands without it; `applications` looks into the
+    settings of applications, which services are not given without it.
     Raises `AtlasError`: `config.missing`, `config.environment`, or `config.invalid` with every
     problem in its message, one a line, and in `details["problems"]`.
     """
@@ -138,6 +146,7 @@ def load(
         offers=offers,
         host=host or ThisHost(),
         resolve=resolve,
+        applications=applications,
         generation=generation,
         clock=clock or RealClock(),
     )
@@ -155,6 +164,7 @@ def check(
     offers: Offers | None = None,
     host: Surroundings | None = None,
     resolve: Resolve | None = None,
+    applications: Applications | None = None,
 ) -> list[Problem]:
     """Everything that is wrong with the files, errors first, then warnings; see `load`.
 
@@ -169,6 +179,7 @@ def check(
         offers=offers,
         host=host or ThisHost(),
         resolve=resolve,
+        applications=applications,
         generation=0,
         clock=RealClock(),
     )
@@ -184,6 +195,7 @@ def _resolve(
     offers: Offers | None,
     host: Surroundings,
     resolve: Resolve | None,
+    applications: Applications | None,
     generation: int,
     clock: Clock,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
@@ -201,18 +213,15 @@ def _resolve(
         # A file's settings are relative to it: conf.d/shop.toml means its own neighbours.
         return os.path.dirname(os.path.abspath(merged.layer.where(path).origin))  # noqa: PTH100, PTH120
 
-    resolution = resolving.resolve(
-        merged.data,
-        findings,
-        Around(
-            environment=found.environment,
-            environ=environ,
-            host=host,
-            folder_of=folder_of,
-            offers=offers,
-            resolve=resolve,
-        ),
+    around = Around(
+        environment=found.environment,
+        environ=environ,
+        host=host,
+        folder_of=folder_of,
+        offers=offers,
+        resolve=resolve,
     )
+    resolution = resolving.resolve(merged.data, findings, around)
     validated = validate(resolution.data, findings, offers)
     services = validated.settings.services
     declared = resolution.data.get("services")
@@ -220,7 +229,19 @@ def _resolve(
         validated.settings, list(declared) if isinstance(declared, dict) else [], findings
     )
     deliveries.examine_variables(services, resolution.references, findings)
+    of_applications.examine(validated.settings, table_at(resolution.data, "settings"), findings)
     reality = surroundings.examine(services, findings, host, environ, folder_of)
+    given = Given()
+    if applications is not None and validated.settings.settings:
+        given = of_applications.apply(
+            applications,
+            validated.settings,
+            merged,
+            sources,
+            findings,
+            around,
+            variables_of=lambda name: {*services[name].env, *reality[name].variables},
+        )
     problems = in_order(findings.problems)
     if any(not problem.warning for problem in problems):
         return None, problems
@@ -231,10 +252,12 @@ def _resolve(
             files=reality[name].variables,
             environ=environ,
             folder=reality[name].folder,
+            extra_deliveries=given.deliveries(name),
             known_secrets=[
                 KnownSecret(name=known.name, value=known.value)
                 for known in resolution.known_below(("services", name))
-            ],
+            ]
+            + given.secrets(name),
             secret_variables=deliveries.secret_variables(name, resolution.references),
         )
         for name in sorted(services)
@@ -247,13 +270,15 @@ def _resolve(
             generation=generation,
             loaded_at=utc(clock.wall()),
             digest=_digest(validated, specs),
-            files=tuple(layer.origin for layer in found.layers),
+            files=(*(layer.origin for layer in found.layers), *given.files),
+            awaited=given.awaited,
+            applications=given.result,
             checks=_checks(validated, offers),
             plugins=validated.plugin_settings,
             warnings=problems,
             secrets=resolution.policy,
             references=resolution.references,
-            known=resolution.known_below(()),
+            known=tuple(dict.fromkeys((*resolution.known_below(()), *given.known))),
             _specs=specs,
             _merged=merged,
         ),

@@ -151,7 +151,7 @@ class _Handing:
                 continue
             if name in found and found[name].path != old.path:
                 self._collision(one, name, old.path, found[name].path)
-            elif old.verbatim and not one.secrets_at(old.path):
+            elif old.verbatim and old.path not in one.references:
                 # As it always was: `yes` where the setting has become true.
                 found[name] = _Variable(text=old.text, masked=old.text, path=old.path, secrets={})
             else:

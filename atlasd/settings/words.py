@@ -82,9 +82,7 @@ class Speaker:
     def concerns_unknown(self, complaint: Complaint) -> bool:
         """Whether a complaint may only come from a value that is not known."""
         path = undotted(complaint.key)
-        return any(
-            path[: len(one)] == one or one[: len(path)] == path for one in self.unknown
-        )
+        return any(path[: len(one)] == one or one[: len(path)] == path for one in self.unknown)
 
     def clean(self, text: str) -> str:
         """Foreign words about the settings, without the values of secrets; short."""

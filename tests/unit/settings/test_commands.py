@@ -33,7 +33,8 @@ def test_one_that_hangs_is_ended_with_all_that_it_has_started(tmp_path: Path) ->
     note = tmp_path / "pid"
     code = (
         "import subprocess, sys\n"
-        f"child = subprocess.Popen(['sleep', '60']); open({str(note)!r}, 'w').write(str(child.pid))\n"
+        "child = subprocess.Popen(['sleep', '60'])\n"
+        f"open({str(note)!r}, 'w').write(str(child.pid))\n"
         "child.wait()"
     )
     with pytest.raises(DidNotAnswerError, match="longer than 2 s"):

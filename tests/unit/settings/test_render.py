@@ -18,8 +18,9 @@ from atlasd.settings.render import CannotRenderError, env_lines, env_text, quote
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 KEY = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8)
 WORDS = st.sampled_from(
-    ["on", "No", "y", "0644", "1:30", "1e3", "null", "~", "", " x ", "#a", "a: b", "- a", "0x1F",
-     "2026-11-25", "1_000", ".inf", "true", "%", "@", "'", '"', "\\", "a\nb\n", "=", "!", "<<", "0o7",
+    ["on", "0o7", "No", "y",
+     "0644", "1:30", "1e3", "null", "~", "", " x ", "#a", "a: b", "- a", "0x1F",
+     "2026-11-25", "1_000", ".inf", "true", "%", "@", "'", '"', "\\", "a\nb\n", "=", "!", "<<",
      "${x}", "$x", "`x`", "\u2028", "\x85", "\ufeff", "\x7f", "\x01", "é", "🔑"]
 )  # fmt: skip
 LEAF = (
@@ -114,7 +115,7 @@ def test_docker_reads_back_what_can_be_written_for_it(values: list[str]) -> None
         assert docker_reads(env_lines(wanted, "docker")) == wanted
 
 
-def systemd_reads(text: str) -> dict[str, str]:
+def systemd_reads(text: str) -> dict[str, str]:  # noqa: C901, PLR0912  its states, side by side
     """systemd's EnvironmentFile=, as `parse_env_file` has it: states, no expansion."""
     found: dict[str, str] = {}
     name, value, state, space = "", "", "name", 0

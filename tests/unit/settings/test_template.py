@@ -43,7 +43,7 @@ def test_it_may_include_its_neighbours_which_are_then_known(tmp_path: Path) -> N
     assert template.files == [str(tmp_path / "shop.conf.j2"), str(tmp_path / "head")]
     inner = tmp_path / "inner"
     inner.mkdir()
-    with pytest.raises(CannotRenderError, match="shop.conf.j2:1"):
+    with pytest.raises(CannotRenderError, match=r"shop\.conf\.j2:1"):
         Template(write(inner, "{% include '../head' %}")).render({}, [])
 
 
