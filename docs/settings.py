@@ -4,14 +4,17 @@ import json
 import types
 import typing
 from collections.abc import Iterator
+from datetime import timedelta
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from atlasd.config import schema, units
 from atlasd.config.fields import Section, Spelling
 from atlasd.contracts.checks import CheckType
+from atlasd.contracts.secrets import SecretBackend
 from docs import schema as tables
 from docs.markdown import prose, table
 
@@ -36,19 +39,40 @@ def settings() -> str:
     for kind in check_types():
         summary = kind.summary[0].upper() + kind.summary[1:]
         parts += [f'## checks.NAME of type "{kind.name}"\n', f"{summary}.\n"]
-        body = kind.settings.model_json_schema()
-        parts.append(tables.fields(body, body.get("$defs", {})))
+        parts.append(_fields(kind.settings))
+    for backend in secret_backends():
+        summary = backend.summary[0].upper() + backend.summary[1:]
+        parts += [f'## secrets.backends.NAME of type "{backend.name}"\n', f"{summary}.\n"]
+        parts.append(_fields(backend.settings))
     return "\n".join(parts)
+
+
+def _fields(model: type[BaseModel]) -> str:
+    """The settings of a plugin's thing."""
+    body = model.model_json_schema()
+    for name, field in model.model_fields.items():
+        if isinstance(field.default, timedelta):  # pydantic writes it as ISO 8601 does
+            body["properties"][name]["default"] = _duration(field.default.total_seconds())
+    return tables.fields(body, body.get("$defs", {}))
 
 
 def check_types() -> list[CheckType]:
     """The check types that come with atlasd, by name."""
-    found: list[CheckType] = []
+    return sorted(_shipped("register_health_checks"), key=lambda kind: kind.name)
+
+
+def secret_backends() -> list[SecretBackend]:
+    """The secret backends that come with atlasd, by name."""
+    return sorted(_shipped("register_secret_backends"), key=lambda kind: kind.name)
+
+
+def _shipped(hook: str) -> list[Any]:
+    found: list[Any] = []
     for entry in entry_points(group="atlasd.plugins"):
         if entry.value.startswith("atlasd_plugins."):
-            register = getattr(entry.load(), "register_health_checks", list)
+            register = getattr(entry.load(), hook, list)
             found += register()
-    return sorted(found, key=lambda kind: kind.name)
+    return found
 
 
 INTRODUCTION = """The configuration is TOML. Unknown keys are refused, with the nearest known one;
