@@ -13,7 +13,6 @@ from atlasd import hookimpl
 from atlasd.contracts.context import PluginContext
 from atlasd.contracts.secrets import (
     CURRENT,
-    STAGES,
     Capability,
     SecretBackend,
     SecretInfo,
@@ -66,7 +65,7 @@ class Variables:
         """The variable's value; it has one version, which is current."""
         variable = self._find(name)
         if version not in ("", VERSION) or (not version and stage != CURRENT):
-            what = f"version {version!r}" if version else f"version at stage {_stage(stage)!r}"
+            what = f"version {version!r}" if version else f"version at stage {stage!r}"
             raise _not_found(
                 f"secret {name!r} has no {what}", hint="a variable has its current one only"
             )
@@ -148,16 +147,6 @@ def _variable(prefix: str, name: str) -> str:
 
 def _info(name: str) -> SecretInfo:
     return SecretInfo(name=name, current=VERSION, versions=1)
-
-
-def _stage(stage: str) -> str:
-    if stage not in STAGES:
-        raise AtlasError(
-            "secret.invalid",
-            f"there is no stage {stage!r}",
-            hint=f"the stages are {', '.join(STAGES)}",
-        )
-    return stage
 
 
 def _not_found(message: str, *, hint: str) -> AtlasError:

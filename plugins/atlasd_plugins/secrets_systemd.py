@@ -14,7 +14,6 @@ from atlasd import hookimpl
 from atlasd.contracts.context import PluginContext
 from atlasd.contracts.secrets import (
     CURRENT,
-    STAGES,
     Capability,
     SecretBackend,
     SecretInfo,
@@ -30,7 +29,7 @@ ATLASD_API = 1
 DIRECTORY = "CREDENTIALS_DIRECTORY"
 MOST = 1024 * 1024
 """Bytes that systemd lets a credential have."""
-_NAME = re.compile(r"[A-Za-z0-9_.+=-]{1,255}")
+_NAME = re.compile(r"[A-Za-z0-9_.+=/-]{1,255}")
 
 
 class SystemdSettings(Settings):
@@ -62,7 +61,7 @@ class Credentials:
         found, raw = await self._context.in_thread(self._read, name)
         here = _version(found)
         if version not in ("", here) or (not version and stage != CURRENT):
-            what = f"version {version!r}" if version else f"version at stage {_stage(stage)!r}"
+            what = f"version {version!r}" if version else f"version at stage {stage!r}"
             raise _not_found(
                 f"credential {name!r} has no {what}", hint="a credential has its current one only"
             )
@@ -80,7 +79,7 @@ class Credentials:
         return _info(name, (await self._context.in_thread(self._read, name))[0])
 
     async def list(self, prefix: str = "") -> Sequence[SecretInfo]:
-        """All credentials whose name starts so, by name."""
+        """All credentials whose name starts so, by the names of their files."""
         return await self._context.in_thread(self._list, prefix)
 
     async def put(
@@ -117,19 +116,21 @@ class Credentials:
         return Path(folder)
 
     def _read(self, name: str) -> tuple[os.stat_result, bytes]:
-        if not _NAME.fullmatch(name) or name in (".", ".."):
+        # A credential is a file: the secret prod/db is the credential prod.db.
+        file = name.replace("/", ".")
+        if not _NAME.fullmatch(name) or file in (".", ".."):
             raise AtlasError(
                 "secret.invalid",
                 f"a credential cannot be called {name[:80]!r}",
-                hint="a credential is a file's name: letters, digits and _ . + = -, without /",
+                hint="letters, digits and _ . + = -, and / for a dot",
             )
-        if name in self._hidden:
+        if file in self._hidden:
             raise AtlasError(
                 "secret.denied",
-                f"credential {name!r} is atlasd's own, and is not handed on",
+                f"credential {file!r} is atlasd's own, and is not handed on",
                 hint="`hidden` in the backend's settings names such credentials",
             )
-        path = self._folder() / name
+        path = self._folder() / file
         try:
             # Neither a FIFO's writer is waited for, nor a link followed out of the folder.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -137,9 +138,9 @@ class Credentials:
                 return os.fstat(descriptor), file.read(MOST)
         except FileNotFoundError:
             raise _not_found(
-                f"systemd has handed over no credential {name!r}",
+                f"there is no secret {name!r}: systemd has handed over no credential {file!r}",
                 hint="give the units of core and monitoring "
-                f"LoadCredential={name}:/path, then restart them",
+                f"LoadCredential={file}:/path, then restart them",
             ) from None
         except OSError as error:
             raise _unreadable(path, error) from error
@@ -154,10 +155,11 @@ class Credentials:
             )
         except OSError as error:
             raise _unreadable(folder, error) from error
+        start = prefix.replace("/", ".")
         return [
             _info(name, found)
             for name, found in entries
-            if name.startswith(prefix) and _NAME.fullmatch(name) and name not in self._hidden
+            if name.startswith(start) and _NAME.fullmatch(name) and name not in self._hidden
         ]
 
 
@@ -173,16 +175,6 @@ def _time(found: os.stat_result) -> datetime:
 def _info(name: str, found: os.stat_result) -> SecretInfo:
     time = _time(found)
     return SecretInfo(name=name, current=_version(found), created=time, changed=time, versions=1)
-
-
-def _stage(stage: str) -> str:
-    if stage not in STAGES:
-        raise AtlasError(
-            "secret.invalid",
-            f"there is no stage {stage!r}",
-            hint=f"the stages are {', '.join(STAGES)}",
-        )
-    return stage
 
 
 def _not_found(message: str, *, hint: str) -> AtlasError:

@@ -1,5 +1,6 @@
 """Every secret backend that is shipped, and the double for tests, keeps what a backend promises."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from atlasd.contracts.secrets import Capability, SecretBackend
 from atlasd.testing.descriptors import load_module
 from atlasd.testing.memory_backend import MemoryBackend
 from atlasd.testing.secrets import Disable, SecretBackendSuite
-from atlasd_plugins import secrets_aws
+from atlasd_plugins import secrets_aws, secrets_environ, secrets_fernet, secrets_systemd
 from tests.plugins import moto_server
 from tests.plugins.listeners import free_port
 
@@ -84,3 +85,46 @@ class TestAws(SecretBackendSuite):
             "attempts": 1,
             **moto_server.KEYS,
         }
+
+
+class TestFernet(SecretBackendSuite):
+    @pytest.fixture
+    def backend(self) -> SecretBackend:
+        return load_module(secrets_fernet, SecretBackend, "fernet")
+
+    @pytest.fixture
+    def settings(self) -> dict[str, Any]:
+        return {"keep_versions": 10}
+
+
+class TestSystemd(SecretBackendSuite):
+    @pytest.fixture
+    def backend(self) -> SecretBackend:
+        return load_module(secrets_systemd, SecretBackend, "systemd")
+
+    @pytest.fixture
+    def present(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+        folder = tmp_path / "credentials"
+        folder.mkdir()
+        (folder / "tls.key").write_text("handed over")
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
+        return {"tls.key": "handed over"}
+
+    @pytest.fixture
+    def settings(self, present: dict[str, str]) -> dict[str, Any]:
+        return {"hidden": []}
+
+
+class TestEnviron(SecretBackendSuite):
+    @pytest.fixture
+    def backend(self) -> SecretBackend:
+        return load_module(secrets_environ, SecretBackend, "environ")
+
+    @pytest.fixture
+    def present(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+        monkeypatch.setenv("MINE_TLS_KEY", "inherited")
+        return {"tls_key": "inherited"}
+
+    @pytest.fixture
+    def settings(self, present: dict[str, str]) -> dict[str, Any]:
+        return {"prefix": "MINE_", "allow_in_production": True}

@@ -39,7 +39,6 @@ async def test_what_is_not_there() -> None:
     assert (await refused(variables().describe("home")))[0] == "secret.not_found"
     assert (await refused(variables().get("shop/db", version="2")))[0] == "secret.not_found"
     assert (await refused(variables().get("shop/db", stage="pending")))[0] == "secret.not_found"
-    assert (await refused(variables().get("shop/db", stage="newest")))[0] == "secret.invalid"
     assert (await refused(variables().get("a b")))[0] == "secret.invalid"
     assert (await variables().get("a")).value == SecretValue("")
 

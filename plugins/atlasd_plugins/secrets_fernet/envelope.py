@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from atlasd.errors import AtlasError
 from atlasd_plugins.secrets_fernet.keys import Key, Ring, UnreadableTokenError
 
-_INLINE = re.compile(r"enc:v1:([0-9a-f]{16}):([A-Za-z0-9_-]+={0,2})")
+_INLINE = re.compile(r"enc:v1:([A-Za-z0-9_.-]+):([A-Za-z0-9_-]+={0,2})")
 
 RESTORE = "restore the store from a backup, or put the secret anew with `atlasctl secret set`"
 
@@ -153,20 +153,20 @@ def sealed(key: Key, value: bytes, *, environment: str, binding: str, at: float)
 def unsealed(ring: Ring, text: str, *, environment: str, binding: str) -> bytes:
     """The value of a sealed text that stands at `binding`.
 
-    Raises `secret.invalid` for a text of another form, `secret.key` when its key is not in the
-    ring, and `secret.corrupt` when it was changed or sealed for another place.
+    Raises `secret.key` when its key is not in the ring, and `secret.corrupt` when it was changed
+    or sealed for another place.
     """
+    again = "write the value there in plain and seal it with `atlasctl config encrypt`"
     form = _INLINE.fullmatch(text)
     if form is None:
         raise AtlasError(
-            "secret.invalid",
-            f"{binding}: this is not a sealed value: expected enc:v1:<key-id>:<token>",
-            hint="seal it anew with `atlasctl config encrypt`",
+            "secret.corrupt",
+            f"what stands at {binding} is not a whole sealed value: enc:v1:<key-id>:<token>",
+            hint=again,
         )
     key = ring.find(form[1])
     if key is None:
         raise missing_key(form[1], ring, f"the sealed value at {binding}")
-    again = "write the value there in plain and seal it with `atlasctl config encrypt`"
     try:
         body = key.decrypt(form[2].encode())
     except UnreadableTokenError:

@@ -32,8 +32,8 @@ class Secret:
     recoverable_until: float | None = None
 
     def at(self, stage: str) -> int | None:
-        """The number of the version at a stage."""
-        return {CURRENT: self.current, PREVIOUS: self.previous, PENDING: self.pending}[stage]
+        """The number of the version at a stage; None also for a stage that there is not."""
+        return {CURRENT: self.current, PREVIOUS: self.previous, PENDING: self.pending}.get(stage)
 
     def stages_of(self, number: int) -> tuple[str, ...]:
         """The stages that a version has."""

@@ -75,8 +75,6 @@ class FernetStore:
     async def get(self, name: str, *, version: str = "", stage: str = CURRENT) -> SecretVersion:
         """One version, with its value."""
         _check_name(name)
-        if not version:
-            _check_stage(stage)
 
         def work(connection: sqlite3.Connection) -> SecretVersion:
             found = self._existing(connection, name)
