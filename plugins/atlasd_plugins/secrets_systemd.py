@@ -1,7 +1,9 @@
 """Secrets that systemd hands to atlasd's units as credentials; read only."""
 
+import errno
 import os
 import re
+import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -134,8 +136,13 @@ class Credentials:
         try:
             # Neither a FIFO's writer is waited for, nor a link followed out of the folder.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-            with os.fdopen(descriptor, "rb") as file:
-                return os.fstat(descriptor), file.read(MOST)
+            try:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):
+                    raise OSError(errno.EINVAL, "it is not a regular file")
+                return found, os.read(descriptor, MOST)
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             raise _not_found(
                 f"there is no secret {name!r}: systemd has handed over no credential {file!r}",

@@ -74,8 +74,11 @@ async def test_what_is_not_there(store: SecretStore, folder: Path) -> None:
     assert (await refused(store.get("db", version="1")))[0] == "secret.not_found"
     assert (await refused(store.get("db", stage="previous")))[0] == "secret.not_found"
     (folder / "link").symlink_to(folder / "db")
-    assert (await refused(store.get("link")))[0] == "secret.unavailable"
-    assert "link" not in [info.name for info in await store.list()]
+    (folder / "sub").mkdir()
+    os.mkfifo(folder / "fifo")
+    for name in ("link", "sub", "fifo"):
+        assert (await refused(store.get(name)))[0] == "secret.unavailable"
+    assert [info.name for info in await store.list()] == ["api.token", "db"]
 
 
 async def test_without_systemd_it_says_so(
