@@ -50,6 +50,13 @@ CODES: Mapping[str, Code] = {
     "config.missing": Code(422, EXIT_CONFIG, "a configuration file does not exist"),
     "config.environment": Code(422, EXIT_CONFIG, "the environment's name is unknown"),
     "config.refused": Code(409, EXIT_CONFLICT, "a plugin objects to the change; it was not made"),
+    "config.partial": Code(
+        409, EXIT_FAILED, "a part of the daemon could not take the new configuration over"
+    ),
+    "config.conflict": Code(
+        409, EXIT_CONFLICT, "a file was changed meanwhile, or another layer has the word"
+    ),
+    "config.write": Code(409, EXIT_DENIED, "a configuration file cannot be written"),
     "config.unknown": Code(404, EXIT_UNKNOWN, "no setting, source or generation has this name"),
     "settings.unknown": Code(404, EXIT_UNKNOWN, "no set of application settings has this name"),
     "settings.invalid": Code(422, EXIT_CONFIG, "application settings do not fit their schema"),

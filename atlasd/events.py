@@ -175,11 +175,13 @@ class CoreStopped(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfigurationLoaded(Event):
-    """A configuration was read, validated and swapped in."""
+    """A configuration was read, validated and swapped in; `detail` says what could not follow."""
 
     kind = "config-loaded"
     actor: str = ""
     detail: str = ""
+    generation: int = 0
+    """Its number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

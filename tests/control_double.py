@@ -246,8 +246,106 @@ class FakeCore:
     async def do_apply(self, request: m.Nothing, caller: Caller) -> m.Plan:
         return self.plan
 
-    async def do_config_reload(self, request: m.Nothing, caller: Caller) -> m.ConfigReloaded:
-        return m.ConfigReloaded(applied=(), pending=self.plan.actions, notes=("2 checks changed",))
+    async def do_config_reload(
+        self, request: m.ConfigReloadRequest, caller: Caller
+    ) -> m.ConfigReloaded:
+        return m.ConfigReloaded(
+            generation=8,
+            dry_run=request.dry_run,
+            changes=self.changes,
+            applied=(),
+            pending=self.plan.actions,
+            notes=("2 checks changed",),
+        )
+
+    async def do_config_show(self, request: m.ConfigShowRequest, caller: Caller) -> m.ConfigBody:
+        settings: dict[str, object] = {
+            "log": {"level": "debug"},
+            "services": {"web": {"command": ["serve"], "env": {"DB_PASSWORD": "secret://db"}}},
+        }
+        places = {
+            "log.level": "/etc/atlasd/conf.d/log.toml:2:9",
+            "services.web.command": "/etc/atlasd/atlasd.toml:5:11",
+            "services.web.env.DB_PASSWORD": "/etc/atlasd/atlasd.toml:7:15",
+        }
+        return m.ConfigBody(
+            generation=7,
+            environment="production",
+            environment_chosen_by="default",
+            loaded=START,
+            settings=settings,
+            places=places,
+        )
+
+    async def do_config_explain(self, request: m.ConfigKeyRequest, caller: Caller) -> m.ConfigKey:
+        if request.key != "log.level":
+            raise AtlasError("config.unknown", f"there is no setting {request.key}", hint="look")
+        return m.ConfigKey(
+            key="log.level",
+            set=True,
+            value="debug",
+            where="/etc/atlasd/conf.d/log.toml:2:9",
+            shadows=(m.ShadowedValue(where="/etc/atlasd/atlasd.toml:9:9"),),
+            default="info",
+            expected='"debug", "info", "warning" or "error"',
+            description="Least severity that is logged.",
+            effect="live",
+        )
+
+    changes: tuple[m.ConfigChange, ...] = (
+        m.ConfigChange(
+            key="log.level",
+            kind="changed",
+            old="info",
+            new="debug",
+            effect="live",
+            where="/etc/atlasd/conf.d/log.toml:2:9",
+        ),
+        m.ConfigChange(
+            key="services.web.command",
+            kind="changed",
+            old=["serve"],
+            new=["serve", "--fast"],
+            effect="restart service web",
+            where="/etc/atlasd/atlasd.toml:5:11",
+        ),
+    )
+
+    async def do_config_history(self, request: m.Nothing, caller: Caller) -> m.ConfigHistory:
+        one = m.ConfigGeneration(
+            number=7,
+            time=START,
+            actor="uid:0",
+            environment="production",
+            digest="d7",
+            state="accepted",
+            current=True,
+            summary="log.level, services.web.command",
+            changes=self.changes,
+        )
+        older = one.model_copy(
+            update={
+                "number": 6,
+                "actor": "start",
+                "current": False,
+                "changes": (),
+                "summary": "read at the start",
+                "state": "partial",
+                "detail": "log: no such level",
+            }
+        )
+        return m.ConfigHistory(generations=(one, older))
+
+    async def do_config_rollback(
+        self, request: m.ConfigRollbackRequest, caller: Caller
+    ) -> m.ConfigReloaded:
+        return m.ConfigReloaded(
+            generation=8,
+            restored=request.generation or 6,
+            changes=self.changes,
+            applied=(),
+            pending=(),
+        )
 
     async def do_plugins(self, request: m.Nothing, caller: Caller) -> m.Plugins:
         offer = m.Offer(kind="check type", name="http", summary="An HTTP request")

@@ -25,6 +25,12 @@ COMMANDS = (
     Entry("why", "why", "How a service came to be as it is, in plain words", ("service.why",)),
     Entry("plan", "config", "What `apply` would do, and why", ("plan",)),
     Entry("apply", "config", "Do what the configuration says", ("apply",)),
+    Entry(
+        "config",
+        "configuring",
+        "See, explain, change and take over the configuration",
+        ("config.show", "config.explain", "config.history", "config.rollback"),
+    ),
     Entry("plugins", "plugins", "List plugins, or write a new one", ("plugins",)),
     Entry("health", "health", "Health of the host or of one service", ("health", "health.service")),
     Entry("checks", "health", "Verdicts of the configured checks", ("checks",)),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import click
 
 from atlasd.cli import style, waiting
+from atlasd.cli.changes import reload_lines
 from atlasd.cli.options import common, complete_services, pass_session
 from atlasd.cli.outcome import Goal
 from atlasd.cli.session import Session, emit, options, split_target
@@ -206,20 +207,11 @@ def _wish(wish: str) -> tuple[str, int]:
 
 
 def _reload_atlasd(session: Session) -> int:
-    answer = session.client().call("config.reload")
+    answer = session.client(timeout=90.0).call("config.reload")
     if session.as_json:
         emit(answer)
-        return 0
-    pending = answer["pending"]
-    for note in answer["notes"]:
-        print(note)
-    for action in answer["applied"]:
-        print(f"{action['service']}/{action['instance']}: {action['detail'] or action['reason']}")
-    if pending:
-        left = style.count(len(pending), "step")
-        print(f"{left} would touch running services: see `atlasctl plan`, then `atlasctl apply`")
-    elif not answer["applied"] and not answer["notes"]:
-        print("the configuration has not changed")
+    else:
+        print("\n".join(reload_lines(answer)))
     return 0
 
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -78,6 +79,13 @@ class Config:
     """The values of the secrets in it, which must not show anywhere."""
     _specs: tuple[ServiceSpec, ...] = field(repr=False)
     _merged: Merged = field(repr=False)
+    besides: tuple[str, ...] = ()
+    """Files that were read and are no layers: services' environment files."""
+
+    @property
+    def read_files(self) -> tuple[str, ...]:
+        """Every file that has a say: a change of one may change what the configuration means."""
+        return (*self.files, *self.besides)
 
     @property
     def host(self) -> Host:
@@ -101,6 +109,11 @@ class Config:
     def host_policy(self) -> HostPolicy:
         """What holds for all services together."""
         return host_policy(self.settings.host)
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the layers say together, as they say it: without defaults, references unresolved."""
+        return self._merged.data
 
     def origin(self, key: str | KeyPath) -> Position:
         """Where a setting stands, as `services.web.command` or a path of keys.
@@ -281,6 +294,7 @@ def _resolve(
             known=tuple(dict.fromkeys((*resolution.known_below(()), *given.known))),
             _specs=specs,
             _merged=merged,
+            besides=tuple(dict.fromkeys(file for one in reality.values() for file in one.files)),
         ),
         problems,
     )

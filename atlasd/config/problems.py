@@ -17,11 +17,12 @@ SHOWN = 60
 """Characters of a value that are shown."""
 SHORTEST = 4
 """Characters of a secret that messages are searched for, at least."""
-_SECRET = re.compile(
+SECRET_NAME = re.compile(
     r"pass(?:word|wd|phrase)?(?:$|_)|secret|token|credential|(?:api|access|private|signing|crypt\w*)"
     r"_?key|_key$|^key$|_auth$|^auth|dsn$|cookie",
     re.IGNORECASE,
 )
+"""What a name has in it whose value is a secret."""
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@]*:[^/\s@]*@")
 
 
@@ -94,10 +95,29 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
+_PART = re.compile(r'\.?(?:"((?:[^"\\]|\\.)*)"|([^.\[\]"]+)|\[([0-9]+)\])')
+
+
 def undotted(key: str) -> KeyPath:
-    """The path that a dotted key such as `services.web.command[0]` stands for."""
-    parts = re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", key)
-    return tuple(name or int(index) for name, index in parts)
+    """The path that a dotted key such as `services.web.command[0]` stands for.
+
+    Parts with other characters stand in quotes, as `dotted` writes them. Raises `config.unknown`
+    for what is no key.
+    """
+    path: list[str | int] = []
+    at = 0
+    while at < len(key):
+        found = _PART.match(key, at)
+        if found is None:
+            raise AtlasError(
+                "config.unknown",
+                f"{key!r} is no key",
+                hint="write it dotted, as services.web.instances; other characters in quotes",
+            )
+        quoted, plain, index = found.groups()
+        path.append(json.loads(f'"{quoted}"') if quoted is not None else plain or int(index))
+        at = found.end()
+    return tuple(path)
 
 
 def shown(value: object, path: KeyPath) -> str:
@@ -124,7 +144,7 @@ def _hidden(path: KeyPath) -> bool:
     names = [
         key for number, key in enumerate(path) if isinstance(key, str) and number not in hushed
     ]
-    return any(_SECRET.search(name) for name in names) or (len(path) > 3 and path[2] == "env")
+    return any(SECRET_NAME.search(name) for name in names) or (len(path) > 3 and path[2] == "env")
 
 
 class Findings:

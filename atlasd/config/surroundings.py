@@ -97,6 +97,8 @@ class Found:
     """Of its environment files, the last one winning."""
     folder: str
     """Where the relative `cwd` of the service starts."""
+    files: tuple[str, ...] = ()
+    """Its environment files, those that need not exist included."""
 
 
 def examine(
@@ -117,8 +119,10 @@ def examine(
         path: KeyPath = ("services", name)
         _accounts(service, path, findings, host)
         variables: dict[str, str] = {}
+        files = []
         for index, file in enumerate(service.env_file):
             where = (*path, "env_file", index)
+            files.append(str(Path(folder_of(where)) / file.removeprefix("-")))
             variables |= _env_file(file, where, findings, host, folder_of(where))
         folder = folder_of((*path, "cwd"))
         cwd = str(Path(folder) / service.cwd)
@@ -135,7 +139,7 @@ def examine(
                     hint="" if "/" in words[0] else f"searched: {env.get('PATH', SEARCHED)}",
                     warning=True,
                 )
-        found[name] = Found(variables=variables, folder=folder)
+        found[name] = Found(variables=variables, folder=folder, files=tuple(files))
     return found
 
 

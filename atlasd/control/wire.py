@@ -144,8 +144,26 @@ OPERATIONS: tuple[Operation, ...] = (
         "Reads the configuration anew and does what the plan says.",
     ),
     Operation(
-        "config.reload", "POST", "/v1/config/reload", "Nothing", "ConfigReloaded", Right.OPERATE,
+        "config.show", "GET", "/v1/config", "ConfigShowRequest", "ConfigBody", Right.READ,
+        "The configuration that is in force, and where each setting stands; no secret.",
+    ),
+    Operation(
+        "config.explain", "GET", "/v1/config/explain", "ConfigKeyRequest", "ConfigKey", Right.READ,
+        "One setting: its value, where it comes from, what it shadows, what a change takes.",
+    ),
+    Operation(
+        "config.reload", "POST", "/v1/config/reload", "ConfigReloadRequest", "ConfigReloaded",
+        Right.OPERATE,
         "Reads the configuration anew and takes over all that needs no restart of a service.",
+    ),
+    Operation(
+        "config.history", "GET", "/v1/config/history", "Nothing", "ConfigHistory", Right.READ,
+        "The generations of the configuration that are kept, the latest first.",
+    ),
+    Operation(
+        "config.rollback", "POST", "/v1/config/rollback", "ConfigRollbackRequest",
+        "ConfigReloaded", Right.ADMINISTER,
+        "Writes the files of an earlier generation back, and reads them.",
     ),
     Operation(
         "plugins", "GET", "/v1/plugins", "Nothing", "Plugins", Right.READ,

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from atlasd.core.health import CheckState
+from atlasd.core.health import CheckState, Verdict
 from atlasd.services.protocol import SnapshotBody
 from atlasd.states import Health, Lifecycle
 
@@ -60,6 +60,48 @@ class CheckBoard:
     def of(self, service: str) -> tuple[CheckState, ...]:
         """The checks of one service, by name."""
         return tuple(check for check in self.all() if check.service == service)
+
+
+class ConfigBoard:
+    """The generation of the configuration that is in force, and what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self.loaded: float | None = None
+        """Wall time at which it took over, seconds since the epoch."""
+        self.rejected = ""
+        """Why what the files hold now has not taken over; empty when it has."""
+        self.failures: tuple[str, ...] = ()
+        """Parts that could not take the generation over."""
+
+    def verdict(self) -> Verdict:
+        """Whether what is configured is in force."""
+        if self.rejected:
+            said = self.rejected.splitlines()
+            more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
+            return Verdict(
+                status=Health.WARN,
+                output=f"the configuration's files are not in force, generation {self.generation} "
+                f"is: {said[0]}{more}",
+            )
+        if self.failures:
+            return Verdict(
+                status=Health.WARN,
+                output=f"generation {self.generation} is in force in part only: "
+                + "; ".join(self.failures),
+            )
+        return Verdict(status=Health.PASS)
+
+    def numbers(self) -> dict[str, float]:
+        """Its gauges, by the names of `atlasd.core.metrics.CORE_NUMBERS`."""
+        found = {
+            "atlasd_config_generation": float(self.generation),
+            "atlasd_config_rejected": float(bool(self.rejected)),
+            "atlasd_config_partial": float(bool(self.failures)),
+        }
+        if self.loaded is not None:
+            found["atlasd_config_last_reload_timestamp_seconds"] = self.loaded
+        return found
 
 
 class StateBoard:

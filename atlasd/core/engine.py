@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Self, cast
 
 from atlasd.bus import Bus
 from atlasd.clock import Clock, RealClock
 from atlasd.core import journal as journal_module
 from atlasd.core import wanted as wanted_module
-from atlasd.core.board import CheckBoard, StateBoard
+from atlasd.core.board import CheckBoard, ConfigBoard, StateBoard
 from atlasd.core.journal import Journal, Read
 from atlasd.core.metrics import CoreMetrics
 from atlasd.core.reconcile import APPLY_TIMEOUT, TICK, Reconciler, Wish
@@ -53,12 +53,11 @@ class Core:
         journal: Journal,
         intents: Intents,
         wish: Wish,
-        load: Callable[[], Awaitable[Wish]],
         version: str,
         say: Callable[[str], object],
         clock: Clock | None = None,
     ) -> None:
-        """`load` reads the configuration anew; `say` is told the line of status for systemd."""
+        """`say` is told the line of status for systemd."""
         self.clock: Clock = clock or RealClock()
         self.version = version
         self.store = store
@@ -67,6 +66,7 @@ class Core:
         self.metrics = CoreMetrics()
         self.checks = CheckBoard()
         self.states = StateBoard()
+        self.configuration = ConfigBoard()
         self.bus = Bus(self.clock, first=journal.next_seq, record=self._record)
         self.started = self.clock.wall()
         self.connections = 0
@@ -90,7 +90,6 @@ class Core:
             self.services,
             intents,
             wish,
-            load=load,
             report=_log.warning,
             ticked=self._on_tick,
         )
@@ -109,7 +108,6 @@ class Core:
         store: Store,
         services_socket: str,
         wish: Wish,
-        load: Callable[[], Awaitable[Wish]],
         version: str,
         say: Callable[[str], object],
         clock: Clock | None = None,
@@ -121,7 +119,6 @@ class Core:
             journal=await Journal.load(store, report=_log.error),
             intents=await Intents.load(store),
             wish=wish,
-            load=load,
             version=version,
             say=say,
             clock=clock,
@@ -217,6 +214,7 @@ class Core:
             "atlasd_services_connections_total": float(self.connections),
             "atlasd_held_descriptors": float(len(self.services.held)),
             "atlasd_start_time_seconds": self.started,
+            **self.configuration.numbers(),
         }
         if self.checks.last_report is not None:
             found["atlasd_monitoring_last_report_timestamp_seconds"] = self.checks.last_report

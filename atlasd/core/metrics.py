@@ -73,7 +73,7 @@ class CoreMetrics:
             ["operation", "result"],
             registry=self.registry,
         )
-        for result in ("loaded", "refused"):
+        for result in ("loaded", "partial", "refused"):
             self.reloads.labels(result)
         ProcessCollector(registry=self.registry)
         self._starting: dict[tuple[str, int | None], float] = {}
@@ -145,6 +145,19 @@ CORE_NUMBERS: Mapping[str, tuple[str, str]] = {
         "When the monitoring role last reported verdicts.",
     ),
     "atlasd_start_time_seconds": ("gauge", "When core started, in seconds since the epoch."),
+    "atlasd_config_generation": ("gauge", "Number of the configuration that is in force."),
+    "atlasd_config_rejected": (
+        "gauge",
+        "Whether the files hold a configuration that was refused: 1 or 0.",
+    ),
+    "atlasd_config_partial": (
+        "gauge",
+        "Whether a part of core could not take the configuration over: 1 or 0.",
+    ),
+    "atlasd_config_last_reload_timestamp_seconds": (
+        "gauge",
+        "When a configuration last took over, in seconds since the epoch.",
+    ),
 }
 """Core's own numbers: kind and help."""
 

@@ -1,21 +1,19 @@
-"""What core does when it is asked about services or configuration: one method an operation."""
+"""What core does when it is asked about services: one method an operation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 from atlasd.clock import utc
 from atlasd.core import crashes, why
 from atlasd.core.engine import Core
-from atlasd.core.reconcile import notes_between
 from atlasd.errors import AtlasError, nearest
-from atlasd.events import KINDS, ConfigurationLoaded, ConfigurationRefused, Event, to_wire
-from atlasd.services.protocol import ActionBody, InstanceStatus, ServiceStatus
+from atlasd.events import KINDS, Event, to_wire
+from atlasd.services.protocol import InstanceStatus, ServiceStatus
 from atlasd.services.spec import ServiceSpec
 from atlasd.states import Health, Wanted, worst
 
 Body = dict[str, Any]
-T = TypeVar("T")
 
 CALL_TIMEOUT = 10.0
 """Seconds that the services role may take to accept an operation."""
@@ -38,7 +36,7 @@ TOLD = frozenset(
 
 
 class ServiceOperations:
-    """Operations on services and on the configuration, as plain values.
+    """Operations on services, as plain values.
 
     Each method takes the caller's name and the fields of its request in `atlasd.control.models`,
     gives the body of its answer, and raises `AtlasError` for what is expected to go wrong.
@@ -232,70 +230,6 @@ class ServiceOperations:
             "next": why.advice(found, records),
             "crashes": why.grouped(records),
             "events": [event_body(event) for event in events],
-        }
-
-    # --- configuration
-
-    async def plan(self, *, actor: str) -> Body:
-        """`plan`."""
-        del actor
-        next_seq = self._core.bus.next_seq
-        wish, actions = await self._core.reconciler.plan()
-        notes = notes_between(self._core.reconciler.wish, wish)
-        return self._plan_body(wish.specs, actions, notes, next_seq)
-
-    async def apply(self, *, actor: str) -> Body:
-        """`apply`."""
-        next_seq = self._core.bus.next_seq
-        before = self._core.reconciler.wish
-        wish, actions = await self._read_anew(self._core.reconciler.apply(actor), actor)
-        self._core.checks.configure(wish.checks)
-        return self._plan_body(wish.specs, actions, notes_between(before, wish), next_seq)
-
-    async def config_reload(self, *, actor: str) -> Body:
-        """`config.reload`."""
-        reloaded = await self._read_anew(self._core.reconciler.reload(actor), actor)
-        self._core.checks.configure(self._core.reconciler.wish.checks)
-        return {
-            "applied": reloaded.applied,
-            "pending": reloaded.pending,
-            "notes": reloaded.notes,
-        }
-
-    async def _read_anew(self, work: Awaitable[T], actor: str) -> T:
-        now = self._core.clock.wall
-        try:
-            result = await work
-        except AtlasError as error:
-            self._core.metrics.reloads.labels("refused").inc()
-            self._core.bus.publish(
-                ConfigurationRefused(time=now(), actor=actor, detail=error.message)
-            )
-            raise
-        self._core.metrics.reloads.labels("loaded").inc()
-        self._core.bus.publish(ConfigurationLoaded(time=now(), actor=actor))
-        self._core.changed()
-        return result
-
-    def _plan_body(
-        self,
-        specs: Mapping[str, ServiceSpec],
-        actions: tuple[ActionBody, ...],
-        notes: tuple[str, ...],
-        next_seq: int,
-    ) -> Body:
-        instances = sum(spec.instances for spec in specs.values())
-        touched = sum(
-            1
-            for action in actions
-            if action["service"] in specs
-            and action["instance"] < specs[action["service"]].instances
-        )
-        return {
-            "actions": actions,
-            "unchanged": max(0, instances - touched),
-            "notes": notes,
-            "next_seq": next_seq,
         }
 
     async def events(

@@ -42,8 +42,6 @@ class Wish:
     host: HostPolicy = field(default_factory=HostPolicy)
     checks: tuple[CheckState, ...] = ()
     """Configured checks, each as it is before its first verdict."""
-    other: str = ""
-    """Digest of all the rest, to see that it changed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +51,25 @@ class Reloaded:
     applied: tuple[ActionBody, ...]
     pending: tuple[ActionBody, ...]
     notes: tuple[str, ...]
+    failure: AtlasError | None = None
+    """Why services could not be brought there; it is tried again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Applied:
+    """What applying a configuration did."""
+
+    actions: tuple[ActionBody, ...]
+    failure: AtlasError | None = None
+    """As in `Reloaded`."""
+
+
+Agreed = Callable[[], Awaitable[object]]
+"""Called when services would do what is wanted, before anything changes; raising keeps it so."""
+
+
+async def _nothing() -> None:
+    pass
 
 
 class Reconciler:
@@ -67,11 +84,10 @@ class Reconciler:
         intents: Intents,
         wish: Wish,
         *,
-        load: Callable[[], Awaitable[Wish]],
         report: Callable[[str], None],
         ticked: Callable[[float], object] = lambda _seconds: None,
     ) -> None:
-        """`load` reads the configuration anew; `ticked` hears how many seconds a pass took."""
+        """`ticked` hears how many seconds a pass took."""
         self.wish = wish
         """The configuration that is in force."""
         self.ticks = 0
@@ -79,7 +95,6 @@ class Reconciler:
         self._host = wish.host
         self._services = services
         self._intents = intents
-        self._load = load
         self._report = report
         self._ticked = ticked
         self._lock = asyncio.Lock()
@@ -143,38 +158,38 @@ class Reconciler:
         await self._intents.end(resolved.ended, resolved.specs)
         return actions
 
-    async def plan(self) -> tuple[Wish, tuple[ActionBody, ...]]:
-        """The configuration as it now stands in its files, and what applying it would do.
+    async def plan(self, wish: Wish) -> tuple[ActionBody, ...]:
+        """What applying another configuration would do.
 
-        Raises `AtlasError` `config.invalid` and the like, and `services.unreachable`.
+        Raises `services.unreachable`, and what services refuses (a cycle, an unknown name).
         """
-        wish = await self._load()
         async with self._lock:
             resolved = resolve(wish.specs.values(), self._intents.all())
-            return wish, await self._apply(resolved, wish.host, "core", dry_run=True)
+            return await self._apply(resolved, wish.host, "core", dry_run=True)
 
-    async def apply(self, actor: str) -> tuple[Wish, tuple[ActionBody, ...]]:
-        """Read the configuration anew and do what the plan says.
+    async def apply(self, wish: Wish, actor: str, agreed: Agreed = _nothing) -> Applied:
+        """Have another configuration take over, and do what the plan says.
 
-        The dry run comes first: what services refuses (a cycle, an unknown name) changes nothing.
-        Raises as `plan` does.
+        The dry run comes first: what services refuses changes nothing. Raises as `plan` does, and
+        what `agreed` raises.
         """
-        wish = await self._load()
         async with self._lock:
             resolved = resolve(wish.specs.values(), self._intents.all())
             await self._apply(resolved, wish.host, actor, dry_run=True)
+            await agreed()
             self.wish, self._target, self._host = wish, dict(wish.specs), wish.host
-            actions = await self._converge(actor)
-        return wish, actions
+            actions, failure = await self._reach(actor)
+        return Applied(actions=actions, failure=failure)
 
-    async def reload(self, actor: str) -> Reloaded:
-        """Read the configuration anew and take over what may be done without being asked.
+    async def reload(
+        self, wish: Wish, actor: str, agreed: Agreed = _nothing, *, dry_run: bool = False
+    ) -> Reloaded:
+        """Take over all of another configuration that touches no process; `dry_run`: only tell.
 
         Services whose change needs a start, a stop or a restart keep their old specification until
-        `apply`; what they are handed by it is renewed all the same. Raises as `plan` does; then
+        `apply`; what they are handed by it is renewed all the same. Raises as `apply` does; then
         everything is as it was.
         """
-        wish = await self._load()
         async with self._lock:
             resolved = resolve(wish.specs.values(), self._intents.all())
             actions = await self._apply(resolved, wish.host, actor, dry_run=True)
@@ -185,14 +200,23 @@ class Reconciler:
                 for name in {*self._target, *wish.specs}
                 if mixed.get(name) != wish.specs.get(name)
             }
+            pending = tuple(a for a in actions if a["service"] in waiting)
             notes = notes_between(self.wish, wish)
+            if dry_run:
+                applied = tuple(a for a in actions if a["service"] not in waiting)
+                return Reloaded(applied=applied, pending=pending, notes=notes)
+            await agreed()
             self.wish, self._target, self._host = wish, mixed, wish.host
-            applied = await self._converge(actor)
-        return Reloaded(
-            applied=applied,
-            pending=tuple(a for a in actions if a["service"] in waiting),
-            notes=notes,
-        )
+            applied, failure = await self._reach(actor)
+        return Reloaded(applied=applied, pending=pending, notes=notes, failure=failure)
+
+    async def _reach(self, actor: str) -> tuple[tuple[ActionBody, ...], AtlasError | None]:
+        """Converge on what has just taken over: a failure is told, and tried again later."""
+        try:
+            return await self._converge(actor), None
+        except AtlasError as error:
+            self._wake.set()
+            return (), error
 
     async def _apply(
         self, resolved: Resolved, host: HostPolicy, actor: str, *, dry_run: bool
@@ -249,8 +273,6 @@ def notes_between(old: Wish, new: Wish) -> tuple[str, ...]:
     notes = []
     if old.host != new.host:
         notes.append("the host's policy changes")
-    if old.other != new.other:
-        notes.append("settings outside of services and checks change; some need a new start")
     names = {check.name: check for check in old.checks}
     later = {check.name: check for check in new.checks}
     notes += [f"check {name} is new" for name in sorted(later.keys() - names.keys())]

@@ -105,7 +105,12 @@ class Reports:
         checks = self._core.checks.all()
         details = self._own_details(now)
         snapshot = await self._core.snapshot_or_none()
-        verdicts = [self._link_verdict(), self._store_verdict(), self._stopping_verdict()]
+        verdicts = [
+            self._link_verdict(),
+            self._store_verdict(),
+            self._core.configuration.verdict(),
+            self._stopping_verdict(),
+        ]
         if snapshot is not None:
             verdicts.append(health.of_host(snapshot["services"], checks, now=now, grace=grace))
             for service in snapshot["services"]:
@@ -155,6 +160,7 @@ class Reports:
             ("atlasd:services-link", self._link_verdict()),
             ("atlasd:adopted", self._adopted_verdict()),
             ("atlasd:store", self._store_verdict()),
+            ("atlasd:config", self._core.configuration.verdict()),
             ("atlasd:stopping", self._stopping_verdict()),
         ):
             item: dict[str, Any] = {

@@ -1,9 +1,7 @@
 """The core role: the engine, the plugins that serve it, the control socket, the watchdog."""
 
 import asyncio
-import hashlib
 import logging
-import secrets
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,12 +10,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from atlasd import __version__, notify
+from atlasd.config import history
+from atlasd.config.generations import Generations
+from atlasd.config.history import History
 from atlasd.config.load import Config
+from atlasd.config.questions import Questions
+from atlasd.config.restoring import Restorer
 from atlasd.contracts.collectors import Metric
 from atlasd.contracts.operations import Operation as PluginOperation
 from atlasd.control.binding import bind
 from atlasd.control.server import ControlServer
 from atlasd.control.wire import Operation
+from atlasd.core.configuring import ConfigOperations
 from atlasd.core.engine import SCHEMAS, Core
 from atlasd.core.health import CheckState
 from atlasd.core.operations import ServiceOperations
@@ -30,10 +34,9 @@ from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
 from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
+from atlasd.pluginhost.renewing import Renewing
 from atlasd.states import Health
 from atlasd.store import Store
-
-_DIGEST_KEY = secrets.token_bytes(32)
 
 _log = logging.getLogger("atlasd.daemon")
 
@@ -48,7 +51,8 @@ async def core_role(
 
     Raises `AtlasError` for what keeps it from starting.
     """
-    store = await asyncio.to_thread(Store.open, Path(ground.paths.database), SCHEMAS)
+    schemas = {**SCHEMAS, "generations": history.SCHEMA}
+    store = await asyncio.to_thread(Store.open, Path(ground.paths.database), schemas)
     try:
         await _serve(ground, stop, over, up, store)
     finally:
@@ -62,18 +66,18 @@ async def _serve(
     up: Callable[[Core], object],
     store: Store,
 ) -> None:
-    async def load() -> Wish:
-        ground.candidate = await asyncio.to_thread(ground.load)
-        return wish_of(ground.candidate)
-
+    generations = await Generations.begin(
+        ground.config, load=ground.load, history=History(store), review=ground.host.review
+    )
+    ground.take(generations.current)
     core = await Core.open(
         store=store,
         services_socket=ground.paths.services_socket,
         wish=wish_of(ground.config),
-        load=load,
         version=__version__,
         say=notify.status,
     )
+    core.configuration.generation = generations.current.generation
     ground.heard.append(core.bus.publish)
     lag = LoopLag()
     last_words = LastWords((notify.watchdog_interval() or UNWATCHED_INTERVAL) * 0.8)
@@ -83,6 +87,21 @@ async def _serve(
         parts["link to services"] = core.prove_link
     dog = watchdog(parts, last_words)
     services = ServiceOperations(core, crash_dir=str(Path(ground.paths.state, "crashes")))
+    plugins = Renewing(
+        lambda settings: ground.host.run("core", bus=core.bus, settings=settings),
+        ground.config.plugins,
+    )
+    configuring = ConfigOperations(
+        core,
+        generations,
+        wish_of=wish_of,
+        consumers={
+            "log": ground.follow,
+            "plugins": lambda config: plugins.renew(config.plugins),
+        },
+        restore=Restorer(generations, ground.paths).restore,
+    )
+    questions = Questions(lambda: generations.current, generations.history)
     reports = Reports(
         core,
         host=socket.gethostname(),
@@ -96,7 +115,11 @@ async def _serve(
     output = LogOperations(core, log_dir=ground.paths.log)
     server = ControlServer(
         ground.paths.control_socket,
-        bind(methods(services, reports, output), performed=_performed(core), clock=core.clock),
+        bind(
+            methods(services, configuring, questions, reports, output),
+            performed=_performed(core),
+            clock=core.clock,
+        ),
         authorize=ground.host.authorize,
     )
     for offer in ground.host.offers(PluginOperation):
@@ -108,15 +131,11 @@ async def _serve(
                 group.create_task(core.run(), name="core"),
                 group.create_task(lag.run(), name="core lag"),
                 group.create_task(dog.run(), name="core watchdog"),
-                group.create_task(_keep_configuration(ground, core), name="core configuration"),
-                group.create_task(
-                    ground.host.run("core", bus=core.bus, settings=ground.config.plugins),
-                    name="core plugins",
-                ),
+                group.create_task(plugins.run(), name="core plugins"),
             ]
 
             def reload() -> None:
-                work.append(group.create_task(_reload(services), name="core reload"))
+                work.append(group.create_task(_reload(configuring), name="core reload"))
 
             stop.on_reload = reload
             last_words.start()
@@ -133,12 +152,13 @@ async def _serve(
         await step("the control socket", server.close())
 
 
-async def _reload(services: ServiceOperations) -> None:
+async def _reload(configuring: ConfigOperations[Config]) -> None:
     notify.reloading()
     try:
-        done = await services.config_reload(actor="signal:HUP")
+        done = await configuring.config_reload(actor="signal:HUP")
         _log.info(
-            "configuration read anew: %d steps done, %d wait for `atlasctl apply`",
+            "configuration read anew, generation %d: %d steps done, %d wait for `atlasctl apply`",
+            done["generation"],
             len(done["applied"]),
             len(done["pending"]),
         )
@@ -148,17 +168,8 @@ async def _reload(services: ServiceOperations) -> None:
         notify.ready()
 
 
-async def _keep_configuration(ground: Ground, core: Core) -> None:
-    """Have the rest of the daemon follow whenever a configuration was taken over."""
-    async with core.bus.subscribe("configuration", kinds=("config-loaded",)) as loaded:
-        async for _ in loaded:
-            if ground.candidate is not None:
-                ground.take(ground.candidate)
-
-
 def wish_of(config: Config) -> Wish:
     """The part of a configuration that core acts on."""
-    rest = config.settings.model_dump_json(exclude={"services", "checks", "host"})
     now = config.loaded_at.timestamp()
     return Wish(
         specs={spec.name: spec for spec in config.specs()},
@@ -175,7 +186,6 @@ def wish_of(config: Config) -> Wish:
             )
             for one in config.checks
         ),
-        other=hashlib.blake2b(rest.encode(), digest_size=8, key=_DIGEST_KEY).hexdigest(),
     )
 
 
@@ -185,7 +195,11 @@ def is_required(service: str | None, optional: bool, critical: bool) -> bool:  #
 
 
 def methods(
-    services: ServiceOperations, reports: Reports, output: LogOperations
+    services: ServiceOperations,
+    configuring: ConfigOperations[Config],
+    questions: Questions,
+    reports: Reports,
+    output: LogOperations,
 ) -> Mapping[str, Callable[..., Any]]:
     """Each operation of the table, by name, and what performs it."""
     return {
@@ -202,9 +216,13 @@ def methods(
         "logs": output.logs,
         "service.why": services.why,
         "events": services.events,
-        "plan": services.plan,
-        "apply": services.apply,
-        "config.reload": services.config_reload,
+        "plan": configuring.plan,
+        "apply": configuring.apply,
+        "config.show": questions.show,
+        "config.explain": questions.explain,
+        "config.history": questions.history,
+        "config.reload": configuring.config_reload,
+        "config.rollback": configuring.rollback,
         "plugins": reports.plugins,
         "health": reports.health,
         "health.service": reports.service_health,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from atlasd import logs, notify
 from atlasd.config.load import Config, Offers, load
+from atlasd.config.writing import finish
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.secrets import RotatorType, SecretBackend
@@ -40,11 +41,10 @@ class Ground:
     redact: logs.Redactor
     heard: list[Callable[[Event], None]]
     """Who is told what plugins publish."""
-    candidate: Config | None = None
-    """What was loaded last; it is in force only once it was taken."""
 
     def load(self) -> Config:
         """The configuration as its files are now. Raises as `atlasd.config.load.load`."""
+        finish(folder_of(self.paths))
         return load(
             self.paths,
             sources(self.host),
@@ -52,6 +52,10 @@ class Ground:
             offers=offers(self.host),
             generation=self.config.generation + 1,
         )
+
+    async def follow(self, config: Config) -> None:
+        """As `take`, for what hands a configuration on."""
+        self.take(config)
 
     def take(self, config: Config) -> None:
         """Let this configuration be the one in force."""
@@ -73,6 +77,7 @@ def lay(role: str, paths: Paths, env: str | None) -> Ground:
     """Load plugins and configuration. Raises `AtlasError` for a configuration with errors."""
     heard: list[Callable[[Event], None]] = []
     host = plugins(paths, heard)
+    finish(folder_of(paths))
     config = load(paths, sources(host), env=env, offers=offers(host))
     ground = Ground(
         role=role,
@@ -87,6 +92,11 @@ def lay(role: str, paths: Paths, env: str | None) -> Ground:
     for warning in config.warnings:
         _log.warning("%s", warning)
     return ground
+
+
+def folder_of(paths: Paths) -> Path:
+    """The folder of the configuration's main file."""
+    return Path(paths.config_file).parent
 
 
 def plugins(paths: Paths, heard: Sequence[Callable[[Event], None]]) -> PluginHost:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from atlasd.contracts.authorization import Decision
 from atlasd.contracts.checks import CheckResult
 from atlasd.contracts.collectors import Metric, Sample
+from atlasd.contracts.review import Objection
 from atlasd.pluginhost.guard import WrongAnswerError
 from atlasd.states import Health
 
@@ -170,3 +171,22 @@ def decision(answer: object) -> Decision | None:
     if isinstance(answer, Decision) and isinstance(plain.allowed, bool):
         return answer
     raise WrongAnswerError(f"it gave {answer!r:.80}, not a Decision or None")
+
+
+def objection(answer: object) -> Objection | None:
+    """Accept a `review_config` hook's answer."""
+    if answer is None:
+        return None
+    plain: Any = answer
+    if (
+        isinstance(answer, Objection)
+        and isinstance(plain.reason, str)
+        and plain.reason.strip()
+        and isinstance(plain.key, str)
+    ):
+        return replace(
+            answer,
+            reason=_shortened(" ".join(plain.reason.split()), MOST_VALUE),
+            key=_shortened(plain.key, MOST_VALUE),
+        )
+    raise WrongAnswerError(f"it gave a {type(answer).__name__}, not an Objection or None")

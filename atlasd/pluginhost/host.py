@@ -19,6 +19,7 @@ from atlasd.contracts.checks import CheckType
 from atlasd.contracts.collectors import CollectorType, Metric
 from atlasd.contracts.components import Component
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.review import ConfigDiff, Objection
 from atlasd.contracts.settings import NoSettings
 from atlasd.contracts.subscribers import Subscriber
 from atlasd.errors import AtlasError
@@ -38,6 +39,8 @@ OPERATION_LIMIT = timedelta(seconds=30)
 """What a plugin's operation may take."""
 AUTHORIZE_LIMIT = timedelta(seconds=0.1)
 """An `authorize` hook that takes longer is counted as a failure: it holds up core's loop."""
+REVIEW_LIMIT = timedelta(seconds=0.5)
+"""A `review_config` hook that takes longer is counted as one too."""
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +123,7 @@ class PluginHost:
         """Calls, seconds and failures since the start, by plugin and kind of work.
 
         Kinds are the labels of `atlasd.pluginhost.kinds`, and `registration`, `authorize`,
-        `event` and `log`.
+        `review`, `event` and `log`.
         """
         return self._ledger.costs()
 
@@ -224,6 +227,43 @@ class PluginHost:
 
     def _fail_authorize(self, plugin: str, cause: Cause, detail: str) -> None:
         self._ledger.failed(plugin, "authorize", "authorize", cause, f"authorize: {detail}")
+
+    def review(self, diff: ConfigDiff) -> tuple[tuple[str, Objection], ...]:
+        """What plugins have against a change of the configuration: each one's name and objection.
+
+        All are asked, so that all is said at once. One that raises or answers wrongly objects: who
+        was to look has not looked.
+        """
+        found = []
+        for implementation in reversed(self._roll.manager.hook.review_config.get_hookimpls()):
+            plugin = implementation.plugin_name
+            arguments = [diff for _ in implementation.argnames]
+            began = self._clock.monotonic()
+            fault: tuple[Cause, str] | None = None
+            objection = None
+            try:
+                objection = answers.objection(implementation.function(*arguments))
+            except WrongAnswerError as error:
+                fault = (Cause.WRONG, str(error))
+            except BaseException as error:  # noqa: BLE001  it may do anything but end the daemon
+                _log.warning("plugin %s: review_config failed", plugin, exc_info=error)
+                fault = (Cause.RAISED, described(error))
+            seconds = self._clock.monotonic() - began
+            self._ledger.called(plugin, "review", seconds)
+            if fault is not None:
+                objection = Objection(
+                    reason="it could not look at the change; `atlasctl plugins` shows why"
+                )
+            elif seconds > REVIEW_LIMIT.total_seconds():
+                fault = (Cause.HUNG, f"it took {seconds:.1f} s, and core's loop stood still")
+            else:
+                self._ledger.worked(plugin, "review")
+            if fault is not None:
+                cause, detail = fault
+                self._ledger.failed(plugin, "review", "review", cause, f"review_config: {detail}")
+            if objection is not None:
+                found.append((plugin, objection))
+        return tuple(found)
 
     async def perform(self, operation: Operation, request: BaseModel) -> BaseModel:
         """What a plugin's operation answers to a validated request.

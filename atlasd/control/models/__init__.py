@@ -1,6 +1,19 @@
 """The shapes of the control socket's requests and answers; strict, and every field described."""
 
 from atlasd.control.models.base import Model, Nothing, moment
+from atlasd.control.models.config import (
+    ConfigBody,
+    ConfigChange,
+    ConfigGeneration,
+    ConfigHistory,
+    ConfigKey,
+    ConfigKeyRequest,
+    ConfigReloaded,
+    ConfigReloadRequest,
+    ConfigRollbackRequest,
+    ConfigShowRequest,
+    ShadowedValue,
+)
 from atlasd.control.models.daemon import (
     Capability,
     Doctor,
@@ -27,7 +40,6 @@ from atlasd.control.models.requests import (
 from atlasd.control.models.services import (
     Accepted,
     Action,
-    ConfigReloaded,
     Crash,
     Event,
     Instance,
@@ -59,7 +71,16 @@ __all__ = [
     "CheckReport",
     "CheckResult",
     "Checks",
+    "ConfigBody",
+    "ConfigChange",
+    "ConfigGeneration",
+    "ConfigHistory",
+    "ConfigKey",
+    "ConfigKeyRequest",
+    "ConfigReloadRequest",
     "ConfigReloaded",
+    "ConfigRollbackRequest",
+    "ConfigShowRequest",
     "Crash",
     "Doctor",
     "Error",
@@ -88,6 +109,7 @@ __all__ = [
     "ServiceLogsRequest",
     "ServiceRequest",
     "ServiceState",
+    "ShadowedValue",
     "ShutdownRequest",
     "ShuttingDown",
     "SignalRequest",

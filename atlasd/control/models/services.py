@@ -134,14 +134,6 @@ class Plan(Model):
     )
 
 
-class ConfigReloaded(Model):
-    """What was taken over from the configuration, and what waits for `apply`."""
-
-    applied: tuple[Action, ...] = Field(description="Steps that were done; none is a restart.")
-    pending: tuple[Action, ...] = Field(description="Steps that only `apply` does.")
-    notes: tuple[str, ...] = Field(default=(), description="What else changed.")
-
-
 class LogRecord(Model):
     """One line of output."""
 

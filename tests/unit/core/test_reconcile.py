@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlasd.core.reconcile import Reconciler, Wish, mix, notes_between
+from atlasd.core.reconcile import Reconciler, Reloaded, Wish, mix, notes_between
 from atlasd.core.wanted import SCHEMA, Intents
 from atlasd.errors import AtlasError
 from atlasd.services.plan import Present, plan
+from atlasd.services.protocol import ActionBody
 from atlasd.services.spec import Edge, HostPolicy, ServiceSpec, spec_from_wire
 from atlasd.states import Lifecycle, Wanted
 from atlasd.store import Store
@@ -69,14 +70,23 @@ class Desk:
         self.intents = intents
         self.disk: Wish | AtlasError = first
         self.reports: list[str] = []
-        self.reconciler = Reconciler(
-            services, intents, first, load=self.load, report=self.reports.append
-        )
+        self.reconciler = Reconciler(services, intents, first, report=self.reports.append)
 
-    async def load(self) -> Wish:
+    def load(self) -> Wish:
         if isinstance(self.disk, AtlasError):
             raise self.disk
         return self.disk
+
+    async def plan(self) -> tuple[Wish, tuple[ActionBody, ...]]:
+        wish = self.load()
+        return wish, await self.reconciler.plan(wish)
+
+    async def apply(self, actor: str) -> tuple[Wish, tuple[ActionBody, ...]]:
+        wish = self.load()
+        return wish, (await self.reconciler.apply(wish, actor)).actions
+
+    async def reload(self, actor: str) -> Reloaded:
+        return await self.reconciler.reload(self.load(), actor)
 
 
 @pytest.fixture
@@ -108,19 +118,19 @@ async def test_one_changed_service_of_twenty_is_one_action(intents: Intents) -> 
     desk = Desk(FakeServices(), intents, wish(*TWENTY))
     await desk.reconciler.converge("core")
     desk.disk = wish(*TWENTY[:7], spec("s07", "sleep", "2"), *TWENTY[8:])
-    _, planned = await desk.reconciler.plan()
+    _, planned = await desk.plan()
     assert steps(planned) == [("s07", 0, "restart")]
     assert "command" in planned[0]["detail"]
-    _, done = await desk.reconciler.apply("uid:0")
+    _, done = await desk.apply("uid:0")
     assert steps(done) == [("s07", 0, "restart")]
-    _, again = await desk.reconciler.plan()
+    _, again = await desk.plan()
     assert again == ()
 
 
 async def test_a_plan_changes_nothing(intents: Intents) -> None:
     desk = Desk(FakeServices(), intents, wish(spec("web")))
     desk.disk = wish(spec("web"), spec("new"))
-    await desk.reconciler.plan()
+    await desk.plan()
     assert desk.services.applied == 0
     assert desk.reconciler.wish.specs.keys() == {"web"}
 
@@ -131,7 +141,7 @@ async def test_a_bad_file_changes_nothing(intents: Intents, what: str) -> None:
     await desk.reconciler.converge("core")
     before = dict(desk.services.running)
     desk.disk = AtlasError("config.invalid", "atlasd.toml:3:1: no")
-    work = desk.reconciler.plan() if what == "plan" else getattr(desk.reconciler, what)("uid:0")
+    work = desk.plan() if what == "plan" else getattr(desk, what)("uid:0")
     with pytest.raises(AtlasError, match=r"atlasd\.toml:3:1"):
         await work
     assert desk.services.running == before
@@ -145,7 +155,7 @@ async def test_what_services_refuses_changes_nothing(intents: Intents, what: str
     desk.disk = wish(spec("web"), spec("new"))
     desk.services.refusal = AtlasError("config.invalid", "web → new → web is a circle")
     with pytest.raises(AtlasError, match="circle"):
-        await getattr(desk.reconciler, what)("uid:0")
+        await getattr(desk, what)("uid:0")
     assert desk.reconciler.wish.specs.keys() == {"web"}
     desk.services.refusal = None
     assert await desk.reconciler.converge("core") == ()
@@ -162,7 +172,7 @@ async def test_a_reload_takes_over_what_touches_no_process_and_leaves_the_rest(
         spec("new"),
         spec("late", edges=(Edge(service="new"),)),
     )
-    done = await desk.reconciler.reload("uid:0")
+    done = await desk.reload("uid:0")
     assert steps(done.applied) == [("web", 0, "update")]
     assert steps(done.pending) == [
         ("db", 0, "restart"),
@@ -173,14 +183,14 @@ async def test_a_reload_takes_over_what_touches_no_process_and_leaves_the_rest(
     assert desk.services.running.keys() == {("web", 0), ("db", 0), ("old", 0)}
     # A services role that comes back empty-handed is given what is in force, not what waits.
     assert await desk.reconciler.converge("core") == ()
-    _, applied = await desk.reconciler.apply("uid:0")
+    _, applied = await desk.apply("uid:0")
     assert steps(applied) == steps(done.pending)
 
 
 async def test_without_the_services_role_a_reload_is_refused(intents: Intents) -> None:
     desk = Desk(FakeServices(connected=False), intents, wish(spec("web")))
     with pytest.raises(AtlasError) as caught:
-        await desk.reconciler.reload("uid:0")
+        await desk.reload("uid:0")
     assert caught.value.code == "services.unreachable"
 
 
@@ -195,7 +205,7 @@ async def test_the_operators_stop_and_scale_are_handed_over(intents: Intents) ->
         ("web", 0, "stop"),
     ]
     desk.disk = wish(spec("web"), spec("api", instances=2))
-    _, done = await desk.reconciler.apply("uid:0")
+    _, done = await desk.apply("uid:0")
     assert moves(done) == [("api", 2, "stop")]
     assert intents.all()["web"].wanted is Wanted.DOWN
     assert intents.all().get("api") is None
@@ -258,5 +268,5 @@ def test_a_mix_is_complete_in_itself(
 def test_notes_name_what_else_changes() -> None:
     before = wish(spec("web"))
     assert notes_between(before, before) == ()
-    after = replace(before, host=HostPolicy(restart_rate=1.0), other="x")
-    assert len(notes_between(before, after)) == 2
+    after = replace(before, host=HostPolicy(restart_rate=1.0))
+    assert notes_between(before, after) == ("the host's policy changes",)

@@ -1,0 +1,86 @@
+"""The files of a configuration as they were at one moment: their bytes, and one digest of all."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+LARGEST = 16 * 2**20
+"""Bytes of a file that are looked at; what is larger is no configuration."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileText:
+    """One file."""
+
+    path: str
+    content: bytes = field(repr=False)
+    """It may hold secrets in plain text: nothing shows it."""
+    mode: int = 0o640
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """All files of a configuration, in the order of their paths."""
+
+    files: tuple[FileText, ...]
+
+    @property
+    def digest(self) -> str:
+        """Equal for files of the same names and contents."""
+        found = hashlib.blake2b(digest_size=16)
+        for one in self.files:
+            for part in (one.path.encode(errors="surrogateescape"), one.content):
+                found.update(len(part).to_bytes(8, "big") + part)
+        return found.hexdigest()
+
+    def get(self, path: str) -> FileText | None:
+        """The file of this path, or None."""
+        return next((one for one in self.files if one.path == path), None)
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """The files' paths."""
+        return frozenset(one.path for one in self.files)
+
+
+EMPTY = Snapshot(files=())
+
+
+def take(paths: Iterable[str]) -> Snapshot:
+    """The files as they are now; those that are missing or cannot be read are left out."""
+    found = []
+    for path in sorted(set(paths)):
+        one = read(path)
+        if one is not None:
+            found.append(one)
+    return Snapshot(files=tuple(found))
+
+
+def read(path: str) -> FileText | None:
+    """One file as it is now, or None when it is not there, no file, or cannot be read."""
+    try:
+        # A named pipe would be waited for without O_NONBLOCK, and core with it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:  # noqa: PTH123  it is open already
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        try:
+            content = file.read(LARGEST)
+        except OSError:
+            return None
+    return FileText(path=path, content=content, mode=stat.S_IMODE(found.st_mode))
+
+
+def suspicious(before: Snapshot, now: Snapshot) -> tuple[str, ...]:
+    """Files that had content and are now missing or empty, as during an editor's rename."""
+    found = []
+    for one in before.files:
+        present = now.get(one.path)
+        if one.content.strip() and (present is None or not present.content.strip()):
+            found.append(one.path)
+    return tuple(found)
