@@ -45,6 +45,16 @@ class Paths:
         return os.path.join(os.path.dirname(self.config_file), "environments")
 
     @property
+    def hosts(self) -> str:
+        """The folder of host files, beside the main configuration file."""
+        return os.path.join(os.path.dirname(self.config_file), "hosts")
+
+    @property
+    def variables(self) -> str:
+        """The file of settings as variables, beside the main configuration file."""
+        return os.path.join(os.path.dirname(self.config_file), "atlasd.env")
+
+    @property
     def plugins_dir(self) -> str:
         """The folder of drop-in plugins.
 

@@ -13,16 +13,19 @@ from pydantic import BaseModel
 
 from atlasd.clock import Clock, RealClock, utc
 from atlasd.config import applications as of_applications
-from atlasd.config import deliveries, layers, resolving, rules, shape, surroundings
+from atlasd.config import defaults, deliveries, layers, resolving, rules, surroundings
 from atlasd.config.applications import Applications, Given, Result
 from atlasd.config.convert import host_policy, service_spec
+from atlasd.config.layers import BESIDE_NO_FILE, Described
 from atlasd.config.merge import Merged
-from atlasd.config.problems import Findings, Problem, dotted, in_order, invalid, report, undotted
+from atlasd.config.merging import complaints
+from atlasd.config.places import Shadowed
+from atlasd.config.problems import Findings, Problem, in_order, invalid, report, undotted
 from atlasd.config.referenced import Known, Referenced, table_at
 from atlasd.config.resolving import Around
 from atlasd.config.schema import Api, Check, DaemonLog, Host, Settings
 from atlasd.config.surroundings import Surroundings, ThisHost
-from atlasd.config.validate import Offers, Validated, validate
+from atlasd.config.validate import Offers, Validated, further, validate
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource, KeyPath, Position
 from atlasd.contracts.secrets import Resolve, SecretsPolicy
@@ -66,6 +69,8 @@ class Config:
     """Files that need not exist, and don't: should one appear, that is a change too."""
     applications: Result | None = field(repr=False)
     """Settings of applications; None where nobody has looked into them."""
+    layers: tuple[Described, ...]
+    """Every layer there is or could be, the lowest first, as `atlasctl config sources` has it."""
     checks: tuple[ConfiguredCheck, ...] = field(repr=False)
     """Empty when it was loaded without `offers`."""
     plugins: Mapping[str, BaseModel] = field(repr=False)
@@ -123,10 +128,21 @@ class Config:
         path = undotted(key) if isinstance(key, str) else key
         return self._merged.layer.where(path)
 
-    def shadowed(self, key: str | KeyPath) -> tuple[Position, ...]:
-        """Where values stand that a higher layer replaced, the lowest layer first."""
+    def layer_of(self, key: str | KeyPath) -> str:
+        """The name of the layer that had the last word on a setting; empty for a default."""
         path = undotted(key) if isinstance(key, str) else key
-        return tuple(shadowed.place for shadowed in self._merged.shadowed(path))
+        return self._merged.layer_of(path).name if self._merged.has(path) else ""
+
+    def shadowed(self, key: str | KeyPath) -> tuple[Shadowed, ...]:
+        """The values that a higher layer replaced, removed or unset, the lowest layer first."""
+        path = undotted(key) if isinstance(key, str) else key
+        return self._merged.shadowed(path)
+
+    def unset(self, key: str | KeyPath) -> Position | None:
+        """Where a layer has unset a setting, or the table that it is in; None if it is not."""
+        path = undotted(key) if isinstance(key, str) else key
+        places = (self._merged.unset.get(path[:length]) for length in range(len(path), 0, -1))
+        return next((place for place in places if place is not None), None)
 
 
 def load(
@@ -139,6 +155,8 @@ def load(
     host: Surroundings | None = None,
     resolve: Resolve | None = None,
     applications: Applications | None = None,
+    overrides: Sequence[str] = (),
+    hostname: str = "",
     generation: int = 1,
     clock: Clock | None = None,
 ) -> Config:
@@ -147,7 +165,8 @@ def load(
     `sources` read the files; `env` is `--env`; `environ` the daemon's own environment; `offers`
     what plugins supply, without which checks and plugins are not looked into; `resolve` gives the
     values of secrets, for which something else stands without it; `applications` looks into the
-    settings of applications, which services are not given without it.
+    settings of applications, which services are not given without it. `overrides` are the
+    KEY=VALUE of `--set`; `hostname` chooses the host file, this host's own unless given.
     Raises `AtlasError`: `config.missing`, `config.environment`, or `config.invalid` with every
     problem in its message, one a line, and in `details["problems"]`.
     """
@@ -160,6 +179,8 @@ def load(
         host=host or ThisHost(),
         resolve=resolve,
         applications=applications,
+        overrides=overrides,
+        hostname=hostname,
         generation=generation,
         clock=clock or RealClock(),
     )
@@ -178,6 +199,8 @@ def check(
     host: Surroundings | None = None,
     resolve: Resolve | None = None,
     applications: Applications | None = None,
+    overrides: Sequence[str] = (),
+    hostname: str = "",
 ) -> list[Problem]:
     """Everything that is wrong with the files, errors first, then warnings; see `load`.
 
@@ -193,6 +216,8 @@ def check(
         host=host or ThisHost(),
         resolve=resolve,
         applications=applications,
+        overrides=overrides,
+        hostname=hostname,
         generation=0,
         clock=RealClock(),
     )
@@ -209,22 +234,29 @@ def _resolve(
     host: Surroundings,
     resolve: Resolve | None,
     applications: Applications | None,
+    overrides: Sequence[str],
+    hostname: str,
     generation: int,
     clock: Clock,
 ) -> tuple[Config | None, tuple[Problem, ...]]:
     """The configuration, if it is valid, and everything there is to say about the files."""
-    found = layers.read(paths, sources, env=env, environ=environ)
+    found = layers.read(
+        paths, sources, env=env, environ=environ, overrides=overrides, hostname=hostname
+    )
     if any(not problem.warning for problem in found.problems):
         # With a layer missing, the rest would be full of faults that aren't there.
         return None, in_order(found.problems)
-    merged = layers.lay(found.layers)
-    findings = Findings(merged.layer)
-    findings.problems += found.problems
-    _conflicts(merged, findings)
+    laid = layers.lay(found, further(offers))
+    merged = laid.merged
+    findings = Findings(merged.layer, merged.shadowed)
+    findings.problems += (*found.problems, *laid.problems, *complaints(merged))
 
     def folder_of(path: KeyPath) -> str:
         # A file's settings are relative to it: conf.d/shop.toml means its own neighbours.
-        return os.path.dirname(os.path.abspath(merged.layer.where(path).origin))  # noqa: PTH100, PTH120
+        beside = merged.layer.where(path).origin
+        if merged.layer_of(path).name in BESIDE_NO_FILE:
+            beside = paths.config_file
+        return os.path.dirname(os.path.abspath(beside))  # noqa: PTH100, PTH120
 
     around = Around(
         environment=found.environment,
@@ -283,9 +315,13 @@ def _resolve(
             generation=generation,
             loaded_at=utc(clock.wall()),
             digest=_digest(validated, specs),
-            files=(*(layer.origin for layer in found.layers), *given.files),
+            files=(
+                *(layer.origin for layer in found.layers if layer.modified is not None),
+                *given.files,
+            ),
             awaited=given.awaited,
             applications=given.result,
+            layers=(*defaults.described(validated, offers), *found.described),
             checks=_checks(validated, offers),
             plugins=validated.plugin_settings,
             warnings=problems,
@@ -298,21 +334,6 @@ def _resolve(
         ),
         problems,
     )
-
-
-def _conflicts(merged: Merged, findings: Findings) -> None:
-    for conflict in merged.conflicts:
-        where = conflict.higher
-        findings.problems.append(
-            Problem(
-                file=where.origin,
-                line=where.line,
-                column=where.column,
-                key=dotted(conflict.path),
-                expected=f"{shape.kind_in_words(conflict.lower_value)}, as in {conflict.lower}",
-                got=shape.kind_in_words(conflict.higher_value),
-            )
-        )
 
 
 def _checks(validated: Validated, offers: Offers | None) -> tuple[ConfiguredCheck, ...]:

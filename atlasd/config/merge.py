@@ -38,6 +38,7 @@ class Misuse:
     path: KeyPath
     complaint: Complaint
     where: Position
+    operator: Literal["+", "-", "unset", ""] = ""
     value: Any = field(default=None, repr=False)
     """What the complaint is about; it may be a secret."""
 
@@ -94,6 +95,16 @@ class Merged:
     def layer_of(self, path: KeyPath) -> Layer:
         """The layer that had the last word on a path, or on what is nearest around it."""
         return self._origin.at(path)[0].layer
+
+    def has(self, path: KeyPath) -> bool:
+        """Whether a layer says something at a path."""
+        value: Any = self.layer.data
+        for key in path:
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                return False
+        return True
 
     @property
     def all_shadowed(self) -> tuple[KeyPath, ...]:
@@ -233,6 +244,9 @@ class Merging:
     def _compatible(self, old: Any, new: Any, path: KeyPath) -> bool:
         if type(old) is type(new):
             return True
+        if old is None or (new is None and not isinstance(old, dict)):
+            # A null says that there is no value: over a table, it would hide a whole section.
+            return True
         kinds = {self._rules.kind_of(old), self._rules.kind_of(new)}
         if len(kinds) == 1 or kinds <= self._rules.kinds(path):
             return True
@@ -264,9 +278,16 @@ class Merging:
         self._shadowed.setdefault(path, []).append((piece.layer, source, old))
 
     def _misuse(
-        self, complaint: Complaint, path: KeyPath, where: Position, value: Any = None
+        self,
+        complaint: Complaint,
+        path: KeyPath,
+        where: Position,
+        operator: Literal["+", "-", "unset", ""] = "",
+        value: Any = None,
     ) -> None:
-        self._misuses.append(Misuse(path=path, complaint=complaint, where=where, value=value))
+        self._misuses.append(
+            Misuse(path=path, complaint=complaint, where=where, operator=operator, value=value)
+        )
 
     # --- unset
 
@@ -281,7 +302,7 @@ class Merging:
             origin.below.pop(key, None)
             del below[key]
         elif path not in self._unset:
-            self._misuse("nothing below", path, layer.where(source))
+            self._misuse("nothing below", path, layer.where(source), "unset")
         self._unset[path] = layer.where(source)
 
     # --- lists
@@ -299,19 +320,19 @@ class Merging:
         key = path[-1]
         assert isinstance(key, str)
         where = layer.where(source)
+        operator: Literal["+", "-"] = "+" if str(source[-1]).endswith("+") else "-"
         given = self._as_list(path, value)
         if given is None:
-            self._misuse("no list", path, where, value)
+            self._misuse("no list", path, where, operator, value)
             return
-        appends = str(source[-1]).endswith("+")
         items = self._items_below(below, origin, path)
         if items is None:
-            self._misuse("no list below", path, where, below[key])
+            self._misuse("no list below", path, where, operator, below[key])
             return
-        if key not in below and not items and not appends:
-            self._misuse("nothing below", path, where)
+        if key not in below and not items and operator == "-":
+            self._misuse("nothing below", path, where, operator)
             return
-        if appends:
+        if operator == "+":
             items = items + [
                 (item, Origin(layer, (*source, index) if isinstance(value, list) else source))
                 for index, item in enumerate(given)
@@ -359,7 +380,8 @@ class Merging:
         for index, unwanted in enumerate(given):
             left = [pair for pair in items if not self._is(pair[0], unwanted)]
             if len(left) == len(items):
-                self._misuse("no such item", path, layer.where((*source, index)), unwanted)
+                where = layer.where((*source, index))
+                self._misuse("no such item", path, where, "-", unwanted)
             items = left
         return items
 
@@ -404,7 +426,8 @@ class Merging:
                 piece = _part(origin, index)
                 self._table(layer, item, (*source, number), below[index], piece, (*path, index))
             elif removes:
-                self._misuse("no such item", path, layer.where((*source, number)), item[key])
+                where = layer.where((*source, number))
+                self._misuse("no such item", path, where, "unset", item[key])
             else:
                 piece = Origin(layer, (*source, number))
                 origin.below[len(below)] = piece

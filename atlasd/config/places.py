@@ -22,7 +22,7 @@ class Shadowed:
 
 
 class Origin:
-    """One piece of the merged data: the layer it was taken from, and what replaced parts of it.
+    """A piece of the merged data: the layer that it is from, and what replaced parts of it.
 
     Positions are only looked up when somebody asks: merging thousands of keys makes none.
     """

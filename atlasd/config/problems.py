@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from atlasd.config import shape
+from atlasd.config.places import Shadowed
 from atlasd.config.units import WrongValueError
 from atlasd.contracts.config import KeyPath, Layer, Position
 from atlasd.errors import AtlasError, nearest
@@ -39,6 +40,8 @@ class Problem:
     expected: str = ""
     got: str = ""
     hint: str = ""
+    shadows: str = ""
+    """Of a value that is wrong: the value below it that it replaces, and where that stands."""
     warning: bool = False
     """It is used as it is; something about it is probably not meant."""
 
@@ -50,6 +53,8 @@ class Problem:
             said = f"expected {self.expected}" + (f", got {self.got}" if self.got else "")
         if self.hint:
             said += f"; {self.hint}"
+        if self.shadows:
+            said += f"; it shadows {self.shadows}"
         if self.key:
             said = f"{self.key}: {said}"
         return f"{place}: warning: {said}" if self.warning else f"{place}: {said}"
@@ -124,6 +129,8 @@ def shown(value: object, path: KeyPath) -> str:
     """A value for a message: short, on one line, and not at all when it may be a secret."""
     if isinstance(value, dict | list):
         return shape.kind_in_words(value) if value else f"an empty {shape.kind_of(value)}"
+    if value is None:
+        return "nothing (null)"
     if isinstance(value, bool):
         return "true" if value else "false"
     if _hidden(path):
@@ -134,6 +141,16 @@ def shown(value: object, path: KeyPath) -> str:
         text = json.dumps(value, ensure_ascii=False)
         return text if len(text) <= SHOWN else text[: SHOWN - 2] + '…"'
     return str(value)[:SHOWN]
+
+
+def shadow_in_words(shadowed: Shadowed, path: KeyPath) -> str:
+    """A value that another one replaces: `5 (conf.d/a.toml:3:8)`, or its place alone."""
+    hushed = _hidden(path) or (
+        isinstance(shadowed.value, str) and _URL_WITH_PASSWORD.search(shadowed.value)
+    )
+    if hushed:
+        return f"what stands at {shadowed.place}"
+    return f"{shown(shadowed.value, path)} ({shadowed.place})"
 
 
 def _hidden(path: KeyPath) -> bool:
@@ -150,9 +167,17 @@ def _hidden(path: KeyPath) -> bool:
 class Findings:
     """Problems as they are found, each given its place in the files."""
 
-    def __init__(self, layer: Layer) -> None:
-        """`layer` has the data as the files have it: messages show a reference, not its value."""
+    def __init__(
+        self,
+        layer: Layer,
+        shadowed: Callable[[KeyPath], Sequence[Shadowed]] = lambda _path: (),
+    ) -> None:
+        """`layer` has the data as the files have it: messages show a reference, not its value.
+
+        `shadowed` gives the values that were replaced at a path, the lowest layer first.
+        """
         self.layer = layer
+        self._shadowed = shadowed
         self.problems: list[Problem] = []
         self.unresolved: set[KeyPath] = set()
         """Settings whose references stand for nothing, so that what stands there is no fault."""
@@ -194,9 +219,14 @@ class Findings:
                 expected=self._said(expected),
                 got=self._said(got),
                 hint=self._said(hint),
+                shadows="" if at_key or warning else self._said(self._shadows(path)),
                 warning=warning,
             )
         )
+
+    def _shadows(self, path: KeyPath) -> str:
+        below = self._shadowed(path)
+        return shadow_in_words(below[-1], path) if below else ""
 
     def _said(self, text: str) -> str:
         for value in self._concealed:

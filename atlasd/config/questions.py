@@ -73,7 +73,11 @@ class Questions:
             "set": value is not _NOTHING,
             "value": default if value is _NOTHING else safe(value, path),
             "where": "" if value is _NOTHING else str(config.origin(path)),
-            "shadows": [{"where": str(place)} for place in config.shadowed(path)],
+            "layer": config.layer_of(path),
+            "shadows": [
+                {"where": str(old.place), "layer": old.layer, "value": safe(old.value, path)}
+                for old in config.shadowed(path)
+            ],
             "default": default,
             "expected": found.expected if found is not None else "",
             "description": (field.description or "") if field is not None else "",

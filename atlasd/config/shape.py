@@ -12,6 +12,8 @@ from pydantic.fields import FieldInfo
 
 from atlasd.config.fields import Spelling
 from atlasd.config.merge import Rules
+from atlasd.config.references import KINDS as REFERRING
+from atlasd.config.references import SCHEME, SEALED
 from atlasd.config.schema import Settings
 from atlasd.config.units import WrongValueError
 from atlasd.contracts.config import KeyPath
@@ -23,6 +25,7 @@ KINDS: Mapping[type, str] = {
     bool: "boolean",
     int: "number",
     float: "number",
+    type(None): "nothing",
 }
 _IN_WORDS = {
     "table": "a table",
@@ -31,12 +34,15 @@ _IN_WORDS = {
     "boolean": "true or false",
     "number": "a number",
     "date": "a date or time",
+    "nothing": "nothing (null)",
 }
-_REFERENCE = re.compile(r"^(?:secret://|enc:v1:)|\$\{")
+_REFERENCE = re.compile(
+    rf"^(?:{re.escape(SCHEME)}|{re.escape(SEALED)})|(?<!\$)\$\{{\??(?:{'|'.join(REFERRING)}):"
+)
 
 
 def kind_of(value: object) -> str:
-    """The kind of a TOML value: table, list, string, boolean, number or date."""
+    """The kind of a value: table, list, string, boolean, number, date, or nothing for a null."""
     return KINDS.get(type(value), "date")
 
 
@@ -119,6 +125,12 @@ def at(path: KeyPath, model: type[BaseModel] = Settings) -> Shape | None:
             return None
         shape = shape.child(key)
     return shape
+
+
+def closed(path: KeyPath, model: type[BaseModel] = Settings) -> bool:
+    """Whether a table at a path has no other keys than the schema knows."""
+    found = at(path, model)
+    return bool(found and found.model and found.model.model_config.get("extra") == "forbid")
 
 
 def rules(model: type[BaseModel] = Settings) -> Rules:

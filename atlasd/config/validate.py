@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from atlasd.config.outline import Further
 from atlasd.config.problems import Findings
 from atlasd.config.schema import (
     Api,
@@ -86,6 +87,27 @@ def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None)
     return Validated(
         settings=settings, check_settings=check_settings, plugin_settings=plugin_settings
     )
+
+
+def further(offers: Offers | None) -> Further:
+    """Which further keys a table has that a plugin's settings stand in; for `config.outline`."""
+
+    def find(path: KeyPath, table: Mapping[str, Any]) -> type[BaseModel] | None:
+        if offers is None:
+            return None
+        kind = table.get("type", path[-1] if path else "")
+        match path:
+            case ("checks", _) if kind in offers.check_types:
+                return offers.check_types[kind].settings
+            case ("plugins", str(name)):
+                return offers.plugin_settings.get(name)
+            case ("secrets", "backends", _) if kind in offers.secret_backends:
+                return offers.secret_backends[kind].settings
+            case ("secrets", "rotate", _) if table.get("rotator") in offers.rotators:
+                return offers.rotators[table["rotator"]].settings
+        return None
+
+    return find
 
 
 def _table(data: Mapping[str, Any], path: KeyPath, findings: Findings) -> dict[str, Any]:

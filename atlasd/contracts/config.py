@@ -1,6 +1,7 @@
 """What a configuration source promises: one layer of settings, and where each of them stands."""
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -25,6 +26,50 @@ class Position:
         return f"{self.origin}:{self.line}:{self.column}" if self.line else self.origin
 
 
+class Lines:
+    """Lines and columns of offsets in one text, whose lines are counted when first asked for."""
+
+    def __init__(self, text: str, origin: str) -> None:
+        self._text = text
+        self._origin = origin
+        self._starts: list[int] = []
+
+    def at(self, offset: int) -> Position:
+        """The position of the character at an offset."""
+        if not self._starts:
+            self._starts = [0, *_line_starts(self._text)]
+        line = bisect_right(self._starts, offset)
+        column = offset - self._starts[line - 1] + 1
+        return Position(origin=self._origin, line=line, column=column)
+
+
+def _line_starts(text: str) -> Iterator[int]:
+    at = text.find("\n")
+    while at >= 0:
+        yield at + 1
+        at = text.find("\n", at + 1)
+
+
+class Offsets(Mapping[KeyPath, Position]):
+    """Positions by path, made of offsets when asked for: of a thousand keys few are ever named."""
+
+    def __init__(self, lines: Lines, offsets: Mapping[KeyPath, int]) -> None:
+        self._lines = lines
+        self._offsets = offsets
+
+    def __getitem__(self, path: KeyPath) -> Position:
+        return self._lines.at(self._offsets[path])
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._offsets
+
+    def __iter__(self) -> Iterator[KeyPath]:
+        return iter(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """One thing that is wrong or doubtful in a text that could be read all the same."""
@@ -33,8 +78,8 @@ class Fault:
     got: str
     """What came; no value that may be a secret."""
     expected: str = ""
-    key: str = ""
-    """Dotted; empty where it is about no single setting."""
+    path: KeyPath = ()
+    """Of the setting; empty where it is about no single one."""
     hint: str = ""
     warning: bool = False
     """The layer may be used all the same."""
@@ -49,8 +94,9 @@ class Layer:
     """What one source says: plain data, and the position of every key and value in it.
 
     `data` holds what TOML knows: strings, whole and real numbers, booleans, dates and times, lists
-    and tables with string keys. `values` has the position of every leaf, list and table, lists'
-    elements included; `keys` that of every table's key, where it is first written.
+    and tables with string keys; and None where a form has it. `values` has the position of every
+    leaf, list and table, elements of lists included; `keys` that of every key of a table, where it
+    is first written.
     """
 
     origin: str
@@ -129,6 +175,9 @@ class Outline(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The keys that lower layers have here."""
+
+    def new_name(self, word: str, /) -> str:
+        """The name that a part of a variable's name means, where the table here is `open`."""
 
     def child(self, key: str, /) -> "Outline | None":
         """What may stand at a key of the table here; None where there can be no such key."""

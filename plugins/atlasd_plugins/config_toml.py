@@ -2,14 +2,13 @@
 
 import importlib.util
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from atlasd import hookimpl
-from atlasd.contracts.config import ConfigSource, KeyPath, Layer, Position
+from atlasd.contracts.config import ConfigSource, KeyPath, Layer, Lines, Offsets, Position
 from atlasd.errors import AtlasError
 
 ATLASD_API = 1
@@ -45,12 +44,12 @@ def parse(text: str, origin: str) -> Layer:
         words = re.sub(r" \(at [^()]*\)$", "", str(error))
         words = re.sub(r"\('.*'\)|\('.*',\)", _dotted, words)
         raise _invalid(at, words[:1].lower() + words[1:], _advice(words)) from error
-    place = _Places(origin, source)
+    lines = Lines(source, origin)
     return Layer(
         origin=origin,
         data=data,
-        values={path: place(offset) for path, offset in notes.values.items()},
-        keys={path: place(offset) for path, offset in notes.keys.items()},
+        values=Offsets(lines, notes.values),
+        keys=Offsets(lines, notes.keys),
     )
 
 
@@ -199,31 +198,11 @@ def _parser(notes: _Notes) -> ModuleType:
     return copy
 
 
-class _Places:
-    """Lines and columns of offsets in one text."""
-
-    def __init__(self, origin: str, source: str) -> None:
-        self._origin = origin
-        self._starts = [0, *_line_starts(source)]
-
-    def __call__(self, offset: int) -> Position:
-        line = bisect_right(self._starts, offset)
-        column = offset - self._starts[line - 1] + 1
-        return Position(origin=self._origin, line=line, column=column)
-
-
-def _line_starts(source: str) -> Iterator[int]:
-    at = source.find("\n")
-    while at >= 0:
-        yield at + 1
-        at = source.find("\n", at + 1)
-
-
 # --- errors
 
 
 def _place(origin: str, source: str, offset: int) -> Position:
-    return _Places(origin, source)(offset)
+    return Lines(source, origin).at(offset)
 
 
 def _place_of_error(origin: str, source: str, error: ValueError, notes: _Notes) -> Position:

@@ -8,8 +8,13 @@ from atlasd.clock import HandClock
 from atlasd.config.load import Config, Offers, Problem, check, load
 from atlasd.contracts.secrets import Resolve
 from atlasd.paths import Paths
-from atlasd_plugins.config_toml import register_config_sources
+from atlasd_plugins import config_dotenv, config_environ, config_json, config_toml, config_yaml
 
+SOURCES = [
+    source
+    for module in (config_toml, config_yaml, config_json, config_dotenv, config_environ)
+    for source in module.register_config_sources()
+]
 ENVIRON = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/root", "EDITOR": "ed"}
 
 
@@ -58,6 +63,8 @@ class Desk:
     environ: dict[str, str]
     env: str | None = None
     offers: Offers | None = None
+    overrides: tuple[str, ...] = ()
+    hostname: str = "web1.example.org"
     resolve: Resolve | None = None
 
     @property
@@ -75,11 +82,13 @@ class Desk:
             self.write(text)
         return load(
             self.paths,
-            register_config_sources(),
+            SOURCES,
             env=self.env,
             environ=self.environ,
             host=self.host,
             offers=self.offers,
+            overrides=self.overrides,
+            hostname=self.hostname,
             resolve=self.resolve,
             clock=HandClock(),
         )
@@ -89,11 +98,13 @@ class Desk:
             self.write(text)
         return check(
             self.paths,
-            register_config_sources(),
+            SOURCES,
             env=self.env,
             environ=self.environ,
             host=self.host,
             offers=self.offers,
+            overrides=self.overrides,
+            hostname=self.hostname,
             resolve=self.resolve,
         )
 

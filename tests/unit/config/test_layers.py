@@ -27,7 +27,7 @@ def test_the_order_is_main_file_parts_in_byte_order_environment(desk: Desk) -> N
         "conf.d/a.toml",
         "environments/production.toml",
     ]
-    assert [Path(p.origin).name for p in config.shadowed("services.web.umask")] == [
+    assert [Path(old.place.origin).name for old in config.shadowed("services.web.umask")] == [
         "atlasd.toml",
         "B.toml",
         "a.toml",
@@ -103,7 +103,7 @@ def test_a_main_file_of_no_known_kind_is_refused(desk: Desk) -> None:
     desk = replace(desk, paths=replace(desk.paths, config="/etc/atlasd.ini"))
     with pytest.raises(AtlasError, match="no plugin reads files of this kind") as caught:
         desk.load()
-    assert caught.value.hint == "known endings: .toml"
+    assert caught.value.hint == "known endings: .json, .toml, .yaml, .yml"
 
 
 def test_all_files_that_do_not_parse_are_named_at_once(desk: Desk) -> None:
@@ -116,21 +116,21 @@ def test_all_files_that_do_not_parse_are_named_at_once(desk: Desk) -> None:
 def test_leftovers_are_passed_over_and_other_files_warned_of(desk: Desk) -> None:
     for name in (".hidden.toml", "x.toml~", "x.toml.bak", "#x.toml#", "README.md", "y.toml.rej"):
         desk.write("not = TOML", f"conf.d/{name}")
-    desk.write("a: 1", "conf.d/z.yaml")
+    desk.write("a = 1", "conf.d/z.ini")
     (desk.etc / "conf.d" / "folder.toml").mkdir()
     assert desk.says(WEB) == [
         (
             "conf.d/folder.toml: warning: not read: no plugin reads files of this kind; "
-            "known endings: .toml"
+            "known endings: .json, .toml, .yaml, .yml"
         ),
         (
-            "conf.d/z.yaml: warning: not read: no plugin reads files of this kind; "
-            "known endings: .toml"
+            "conf.d/z.ini: warning: not read: no plugin reads files of this kind; "
+            "known endings: .json, .toml, .yaml, .yml"
         ),
     ]
     assert [Path(problem.file).name for problem in desk.load().warnings] == [
         "folder.toml",
-        "z.yaml",
+        "z.ini",
     ]
 
 
