@@ -69,6 +69,11 @@ class Layers:
     naming: Mapping[str, NameSettings]
     """By name of the layer: how it is found out which settings its variables mean."""
 
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Files that need not exist, and don't."""
+        return tuple(d.origin for d in self.described if not d.present and d.origin[:1] == "/")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Laid:

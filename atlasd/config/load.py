@@ -319,7 +319,7 @@ def _resolve(
                 *(layer.origin for layer in found.layers if layer.modified is not None),
                 *given.files,
             ),
-            awaited=given.awaited,
+            awaited=(*given.awaited, *found.awaited),
             applications=given.result,
             layers=(*defaults.described(validated, offers), *found.described),
             checks=_checks(validated, offers),
