@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlasd import logs, notify
+from atlasd import logs, notify, privacy
 from atlasd.config.load import Problem
 from atlasd.config.load import check as check_config
 from atlasd.daemon.ground import (
@@ -33,6 +33,7 @@ def main(role: str, *, paths: Paths, config_file: Path | None, env: str | None) 
     `paths` knows of `config_file` already. Raises `AtlasError` for what keeps it from starting.
     """
     del config_file
+    privacy.keep_memory_private()
     logs.configure(role=role)
     faulthandler.enable()
     raise_nofile()

@@ -173,6 +173,7 @@ def _restore_counters(unit: Unit, record: Mapping[str, object]) -> None:
     if isinstance(window, list):
         machine.window.restore([float(t) for t in window])
     unit.asked_down = record.get("asked_down") is True
+    unit.handed.restore(record)
     _restore_since(unit, record)
     uid = record.get("uid")
     unit.uid = uid if isinstance(uid, int) else None
@@ -202,7 +203,6 @@ def _take_process(
     name: str,
 ) -> None:
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
-    unit.handed.restore(record)
     _identify(unit, record, pid)
     unit.confinement.adopt(unit.service.spec.limits)
     unit.output.own(unit.uid)

@@ -118,6 +118,7 @@ def launch(
                 fds={0: nothing, 1: output, 2: output},
                 cwd=cwd,
                 account=spawn.account(user, group),
+                no_core=True,  # it may be handed what the program is
             )
         )
     finally:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import atlasd
-from atlasd import notify, paths
+from atlasd import notify, paths, privacy
 from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.services import adoption, child, procinfo, spawn, statusline, upgrade
 from atlasd.services.commands import Commands
@@ -92,17 +92,9 @@ def say(text: str) -> None:
 def run(where: paths.Paths, options: Options) -> int:
     """Compose the role and turn its loop; see `main`."""
     os.umask(0o022)
+    privacy.keep_memory_private()
     _open_standard_descriptors()
-    where.prepare()
-    run_dir = os.path.join(where.run, "services")
-    for folder, mode in (
-        (run_dir, 0o711),
-        (f"{run_dir}/instances", 0o700),
-        (f"{run_dir}/notify", 0o711),
-        (f"{run_dir}/secrets", 0o711),
-        (os.path.join(where.state, "crashes"), 0o750),
-    ):
-        os.makedirs(folder, mode, exist_ok=True)
+    run_dir = _prepare(where)
     resumed = upgrade.read_state(options.resume) if options.resume is not None else None
     lock = _lock(run_dir, resumed)
     spawn.raise_own_nofile()
@@ -194,6 +186,21 @@ def run(where: paths.Paths, options: Options) -> int:
         effects.cgroups.leave()
     loop.close()
     return EXIT_OK
+
+
+def _prepare(where: paths.Paths) -> str:
+    """Make the role's folders; its own one in the run directory."""
+    where.prepare()
+    run_dir = os.path.join(where.run, "services")
+    for folder, mode in (
+        (run_dir, 0o711),
+        (f"{run_dir}/instances", 0o700),
+        (f"{run_dir}/notify", 0o711),
+        (f"{run_dir}/secrets", 0o711),
+        (os.path.join(where.state, "crashes"), 0o750),
+    ):
+        os.makedirs(folder, mode, exist_ok=True)
+    return run_dir
 
 
 def _adopt(supervisor: Supervisor) -> None:

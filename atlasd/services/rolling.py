@@ -16,6 +16,9 @@ SETTLING = 1.0
 """Seconds after a signal or a reload before it can be seen how a program took it."""
 
 
+BROKEN = frozenset({Lifecycle.FAILED, Lifecycle.LOST, Lifecycle.BACKOFF})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Turn:
     """What is done with one instance."""
@@ -97,7 +100,7 @@ class Rolling:
         """Why nobody else may have his turn after this one; empty when nothing is wrong."""
         unit = current.turn.unit
         machine = unit.machine
-        if machine.state in (Lifecycle.FAILED, Lifecycle.LOST, Lifecycle.BACKOFF):
+        if machine.state in BROKEN:
             return machine.detail or machine.reason.value
         if current.acted and current.turn.how != "restart":
             return unit.delivery_problem
@@ -183,6 +186,8 @@ class Rolls:
             return  # it was put off to the end of a turn, and things have changed
         name = turns[0].unit.service.name
         before = self._rolling.get(name)
+        if all(turn.careful for turn in turns) and self._has_failed_with_it(turns):
+            return
         waited = before.now if before is not None and after_others else None
         if waited is not None and any(turn.unit is waited.turn.unit for turn in turns):
             waited = None
@@ -194,6 +199,28 @@ class Rolls:
             after=waited,
         )
         self.step(name)
+
+    def _has_failed_with_it(self, turns: Sequence[Turn]) -> bool:
+        """Whether an instance that was handed the same has not come up: then nobody else gets it.
+
+        An earlier roll halted there, and only somebody's word, or other contents, goes on with it.
+        """
+        first = turns[0]
+        service = first.unit.service
+        mine = {turn.unit for turn in turns}
+        for unit in service.units.values():
+            has_it = unit.handed.digest == service.deliveries.digest and not _is_gone(unit)
+            if unit not in mine and has_it and unit.machine.state in BROKEN:
+                self._supervisor.journal.add(
+                    "roll-halted",
+                    service=service.name,
+                    instance=unit.index,
+                    reason=first.reason.value,
+                    detail=f"{unit.machine.detail or unit.machine.state.value}; it has what the "
+                    "others were to get, which keep what they have",
+                )
+                return True
+        return False
 
     def step(self, name: str) -> None:
         """Something has changed with a service: go on, if there is something to go on with."""

@@ -147,6 +147,7 @@ class Supervisor:
     def _act(self, actions: Iterable[Action], actor: str, reason: Reason) -> None:
         turns: dict[str, list[Turn]] = {}
         starts: list[tuple[Unit, str]] = []
+        delivers: list[tuple[Unit, Action]] = []
         self.stops.forget_all()  # the plan names those again that are still to be stopped
         for action in actions:
             service = self.services[action.service]
@@ -158,11 +159,14 @@ class Supervisor:
             elif action.action == "restart":
                 turn = Turn(unit=unit, reason=action.reason, detail=action.detail)
                 turns.setdefault(action.service, []).append(turn)
-            elif action.action == "deliver":
-                turns.setdefault(action.service, []).extend(self._deliver(unit, action))
             else:
+                # From here on its output shows nothing of what it is handed next.
                 unit.update(service.spec)
+                if action.action == "deliver":
+                    delivers.append((unit, action))
         self.stops.go_on()
+        for unit, action in delivers:
+            turns.setdefault(action.service, []).extend(self._deliver(unit, action))
         for those in turns.values():
             # What doesn't run has its turn first: nobody's service is interrupted by it.
             those.sort(key=lambda turn: turn.unit.machine.live)
@@ -172,16 +176,17 @@ class Supervisor:
     def _deliver(self, unit: Unit, action: Action) -> list[Turn]:
         """Hand what has changed to an instance, now or in its turn, as its service wants it."""
         spec = unit.service.spec
-        unit.update(spec)  # its output must not show what is new from now on
         way = spec.on_change.kind
         if unit.machine.live and way in ("swap", "none"):
-            unit.swap_files() if way == "swap" else unit.handed.what_can_be(
-                "the next start has it", files=False
-            )
+            if way == "swap":
+                unit.swap_files()
+            else:
+                unit.handed.what_can_be(files=False)
             return []
         unit.write_record()  # a successor is to know which it lacks
         how = way if way in ("reload", "signal") else "restart"
-        return [Turn(unit=unit, reason=action.reason, detail=action.detail, how=how, careful=True)]
+        detail = action.detail.partition(";")[0]  # what has changed; the rest is what is done
+        return [Turn(unit=unit, reason=action.reason, detail=detail, how=how, careful=True)]
 
     def start_units(self, starts: Iterable[tuple[Unit, str]], reason: Reason, actor: str) -> None:
         """Start instances, each with its detail, as if all at the same moment.
