@@ -45,6 +45,11 @@ class Deliveries:
         self._has_files = any(one.kind == "file" for one in spec.deliveries)
         self._are_for = None
 
+    @property
+    def generation(self) -> int:
+        """Number of the current files; 0 when there are none to be handed over."""
+        return self.files.generation if self._has_files else 0
+
     def hand_files(self, who: spawn.Account | None) -> None:
         """Have the files on tmpfs be as the definition says, for the user that the program runs as.
 
@@ -126,7 +131,7 @@ class Handed:
         """A new process is being started, and has all of it."""
         deliveries = self._unit.service.deliveries
         self.digest, self.given = deliveries.digest, deliveries.fingerprints
-        self.generation = deliveries.files.generation
+        self.generation = deliveries.generation
 
     def what_can_be(self, done: str = "", *, files: bool) -> None:
         """What `on_change` says was done: the running process has the files, if `files` says so.
@@ -141,7 +146,7 @@ class Handed:
         if files:
             kept = {name: mark for name, mark in self.given.items() if name in missed}
             self.given = {n: mark for n, mark in wanted.items() if n not in missed} | kept
-            self.generation = deliveries.files.generation
+            self.generation = deliveries.generation
         self.digest = deliveries.digest
         told = [f"{', '.join(reached)}: {done}"] if reached or files else []
         told += [f"{', '.join(missed)}: {delivery.LATER}"] if missed else []

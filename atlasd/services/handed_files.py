@@ -105,7 +105,7 @@ class HandedFiles:
     def _numbers(self) -> list[int]:
         try:
             names = os.listdir(self.folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted({int(n) for n in (n.removesuffix(_DIGEST) for n in names) if n.isdigit()})
 
@@ -134,7 +134,7 @@ def remove_strangers(parent: str, services: Collection[str]) -> None:
     """Remove what belongs to none of these services."""
     try:
         names = os.listdir(parent)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     for name in names:
         if name not in services:

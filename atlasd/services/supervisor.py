@@ -49,6 +49,7 @@ class Supervisor:
         self._has_policy = False
         self._cannot_keep = False
         self._told_of_disk = False
+        self._has_swept = False
         self.left_behind: Callable[[Supervisor, list[Service]], object] | None = None
         """Takes over what a predecessor left and no target has named yet; see `adoption`."""
         self.place: Place | None = None
@@ -110,6 +111,8 @@ class Supervisor:
     def _define(self, new: Mapping[str, ServiceSpec]) -> None:
         made = [Service(self, spec) for name, spec in new.items() if name not in self.services]
         self.services.update({service.name: service for service in made})
+        if not self._has_swept:
+            self.loop.call_soon(self.sweep_secrets)
         left_behind, self.left_behind = self.left_behind, None
         if left_behind is not None:
             left_behind(self, made)
@@ -258,6 +261,7 @@ class Supervisor:
 
     def sweep_secrets(self) -> None:
         """Remove the files that a predecessor has handed to nobody who is still there."""
+        self._has_swept = True
         handed_files.remove_strangers(self.effects.secrets_dir, self.services)
         for service in self.services.values():
             service.deliveries.sweep()

@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from atlasd.core.reconcile import Reconciler, Reloaded, Wish, mix, notes_between
 from atlasd.core.wanted import SCHEMA, Intents
 from atlasd.errors import AtlasError
+from atlasd.services import delivery
 from atlasd.services.plan import Present, plan
 from atlasd.services.protocol import ActionBody
-from atlasd.services.spec import Edge, HostPolicy, ServiceSpec, spec_from_wire
+from atlasd.services.spec import (
+    Delivery,
+    Edge,
+    HostPolicy,
+    KnownSecret,
+    ServiceSpec,
+    spec_from_wire,
+)
 from atlasd.states import Lifecycle, Wanted
 from atlasd.store import Store
 
@@ -33,6 +41,8 @@ class FakeServices:
     specs: dict[str, ServiceSpec] = field(default_factory=dict)
     running: dict[tuple[str, int], str] = field(default_factory=dict)
     """Instance → digest of the specification that its process was started with."""
+    delivered: dict[str, str] = field(default_factory=dict)
+    """Service → digest of what its instances were handed."""
     connected: bool = True
     refusal: AtlasError | None = None
     applied: int = 0
@@ -47,7 +57,8 @@ class FakeServices:
         wanted = {name: Wanted(value) for name, value in fields["wanted"].items()}
         present: dict[str, list[Present]] = {}
         for (name, index), digest in self.running.items():
-            one = Present(index=index, state=Lifecycle.RUNNING, digest=digest)
+            has = self.delivered.get(name, "")
+            one = Present(index=index, state=Lifecycle.RUNNING, digest=digest, delivered=has)
             present.setdefault(name, []).append(one)
         actions = plan(old=self.specs, new=new, wanted=wanted, present=present)
         if not fields["dry_run"]:
@@ -59,6 +70,9 @@ class FakeServices:
                     self.running.pop(key, None)
                 elif action.action in ("start", "restart"):
                     self.running[key] = new[action.service].digest()
+                if action.action in ("start", "restart", "deliver"):
+                    handed = new[action.service].deliveries
+                    self.delivered[action.service] = delivery.digest(handed)
         return {"actions": [action.to_wire() for action in actions]}
 
 
@@ -185,6 +199,44 @@ async def test_a_reload_takes_over_what_touches_no_process_and_leaves_the_rest(
     assert await desk.reconciler.converge("core") == ()
     _, applied = await desk.apply("uid:0")
     assert steps(applied) == steps(done.pending)
+
+
+def handed(content: str, *command: str, more: bool = False) -> ServiceSpec:
+    """A service that is handed a secret, and perhaps another one."""
+    deliveries = [Delivery(name="DB", content=content)]
+    if more:
+        deliveries.append(Delivery(name="NEW", content=content))
+    secrets = (KnownSecret(name="db", value=content),)
+    return spec("web", *command, deliveries=tuple(deliveries), secrets=secrets)
+
+
+async def test_a_reload_hands_over_what_has_changed_by_itself(intents: Intents) -> None:
+    desk = Desk(FakeServices(), intents, wish(handed("MQ==")))
+    await desk.reconciler.converge("core")
+    desk.disk = wish(handed("Mg=="))
+    done = await desk.reconciler.reload("uid:0")
+    assert steps(done.applied) == [("web", 0, "deliver")]
+    assert done.applied[0]["reason"] == "delivery"
+    assert done.pending == ()
+    assert steps((await desk.reconciler.reload("uid:0")).applied) == []
+
+
+async def test_what_waits_for_an_apply_has_its_secrets_renewed_all_the_same(
+    intents: Intents,
+) -> None:
+    desk = Desk(FakeServices(), intents, wish(handed("MQ==")))
+    await desk.reconciler.converge("core")
+    desk.disk = wish(handed("Mg==", "sleep", "2", more=True))
+    done = await desk.reconciler.reload("uid:0")
+    assert steps(done.applied) == [("web", 0, "deliver")]
+    assert steps(done.pending) == [("web", 0, "restart")]
+    now = desk.services.specs["web"]
+    assert now.command == ("sleep", "1")
+    assert [(d.name, d.content) for d in now.deliveries] == [("DB", "Mg==")]
+    # What it wrote before may still be on its way out: the old value is not to show either.
+    assert {s.value for s in now.secrets} == {"MQ==", "Mg=="}
+    _, applied = await desk.reconciler.apply("uid:0")
+    assert steps(applied) == [("web", 0, "restart")]
 
 
 async def test_without_the_services_role_a_reload_is_refused(intents: Intents) -> None:

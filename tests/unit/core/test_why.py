@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlasd.core import why
-from atlasd.events import Event, HealthChanged, InstanceMoved, OperationPerformed
+from atlasd.events import Delivered, Event, HealthChanged, InstanceMoved, OperationPerformed
 from atlasd.states import MOVES, Lifecycle, Reason
 from tests.unit.core.snapshots import NOW, instance, service
 
@@ -135,6 +135,29 @@ def test_instances_are_told_apart_only_when_there_are_several() -> None:
     event = HealthChanged(time=NOW, service="web", instance=1, old="pass", new="fail")
     assert "instance 1 went from pass to fail" in why.tell(event, now=NOW, many=True)
     assert ": it went from pass to fail" in why.tell(event, now=NOW, many=False)
+
+
+def test_what_is_handed_over_is_told_and_what_is_still_to_come() -> None:
+    events: list[Event] = [
+        moved("running", "reloading", "delivery", "changed: CERT, KEY"),
+        Delivered(
+            time=NOW - 60,
+            service="web",
+            instance=0,
+            reason="delivery",
+            detail="CERT: reloaded; KEY: the next start has it",
+        ),
+        moved("stopping", "starting", "delivery", "changed: CERT"),
+    ]
+    one = service("web", instance(outdated=["KEY"]))
+    told = why.story(one, events, [], now=NOW)
+    assert told[:3] == [
+        "07:59:00Z: it was told to reload (changed: CERT, KEY).",
+        "07:59:00Z: what it is handed changed (CERT: reloaded; KEY: the next start has it).",
+        "07:59:00Z: it was started as what it is handed has changed.",
+    ]
+    assert told[-1].endswith("; it has an older KEY than is configured.")
+    assert why.advice(one, []) == ["`atlasctl restart web` gives it what is configured now."]
 
 
 def test_another_day_is_told_with_its_date() -> None:

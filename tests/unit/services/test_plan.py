@@ -5,9 +5,10 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atlasd.services import delivery
 from atlasd.services.plan import Action, Present, plan
-from atlasd.services.spec import ServiceSpec, Stop
-from atlasd.states import LIVE, Lifecycle, Wanted
+from atlasd.services.spec import Delivery, OnChange, ServiceSpec, Stop
+from atlasd.states import LIVE, Lifecycle, Reason, Wanted
 
 SPEC = ServiceSpec(name="web", command=("web",))
 
@@ -124,3 +125,87 @@ def test_a_plan_that_was_carried_out_leaves_nothing_to_do(
     assert len({(a.service, a.instance) for a in actions}) == len(actions)
     after = carried_out(actions, new, present)
     assert plan(old=new, new=new, wanted=wanted, present=after) == []
+
+
+# ---------------------------------------------------------------------- what is handed over
+
+
+def handed(*contents: str, way: str = "restart") -> ServiceSpec:
+    """The service, handed A, B … as files of these contents."""
+    deliveries = tuple(
+        Delivery(name=name, content=content) for name, content in zip("ABC", contents, strict=False)
+    )
+    return replace(SPEC, deliveries=deliveries, on_change=OnChange(kind=way))
+
+
+def having(spec: ServiceSpec, state: Lifecycle = Lifecycle.RUNNING) -> Present:
+    return Present(
+        index=0,
+        state=state,
+        digest=spec.digest() if state in LIVE else "",
+        delivered=delivery.digest(spec.deliveries),
+        given=delivery.fingerprints(spec.deliveries),
+    )
+
+
+def test_other_contents_are_delivered_and_restart_nothing_by_themselves() -> None:
+    old, new = handed("MQ==", "MQ=="), handed("MQ==", "Mg==")
+    assert one(before=old, after=new, present=[having(old)]) == [(0, "deliver", "changed: B")]
+    (action,) = plan(old={"web": old}, new={"web": new}, wanted={}, present={"web": [having(old)]})
+    assert action.reason is Reason.DELIVERY
+    assert one(before=old, after=old, present=[having(old)]) == []
+    # It comes of what the process has, whatever the definition before was.
+    assert one(before=new, after=new, present=[having(old)]) == [(0, "deliver", "changed: B")]
+    assert one(before=old, after=new, present=[having(new)]) == [
+        (0, "update", "changed: deliveries")
+    ]
+
+
+def test_what_is_to_be_done_stands_in_the_detail() -> None:
+    old, new = handed("MQ==", way="swap"), handed("Mg==", way="swap")
+    assert one(before=old, after=new, present=[having(old)]) == [
+        (0, "deliver", "changed: A; files are exchanged, nobody is told")
+    ]
+
+
+def test_a_new_file_needs_a_new_process() -> None:
+    old, new = handed("MQ=="), handed("MQ==", "MQ==")
+    assert one(before=old, after=new, present=[having(old)]) == [
+        (0, "restart", "changed: deliveries")
+    ]
+
+
+def test_other_changes_go_along() -> None:
+    old = handed("MQ==")
+    new = replace(handed("Mg=="), stop=Stop(timeout=1))
+    assert one(before=old, after=new, present=[having(old)]) == [(0, "deliver", "changed: A")]
+    new = replace(new, command=("y",))
+    assert one(before=old, after=new, present=[having(old)]) == [
+        (0, "restart", "changed: command, stop, deliveries")
+    ]
+
+
+def test_what_does_not_run_has_it_at_its_next_start() -> None:
+    old, new = handed("MQ=="), handed("Mg==")
+    tried = [(0, "deliver", "changed: A; it is started with that")]
+    for state, expected in {
+        Lifecycle.FAILED: tried,
+        Lifecycle.BACKOFF: tried,
+        Lifecycle.WAITING: [],
+        Lifecycle.EXITED: [],
+        Lifecycle.LOST: [],
+    }.items():
+        assert one(before=old, after=new, present=[having(old, state)]) == expected, state
+    later = replace(new, on_change=OnChange(kind="none"))
+    assert one(before=old, after=later, present=[having(old, Lifecycle.FAILED)]) == []
+    more = handed("Mg==", "Mg==")
+    assert one(before=old, after=more, present=[having(old, Lifecycle.FAILED)]) == [
+        (0, "start", "changed: deliveries")
+    ]
+
+
+def test_who_is_paused_or_stopped_is_handed_nothing() -> None:
+    old, new = handed("MQ=="), handed("Mg==")
+    assert one(before=old, after=new, present=[having(old)], web=Wanted.PAUSED) == []
+    down = replace(having(old), asked_down=True)
+    assert one(before=old, after=new, present=[down]) == []
