@@ -184,7 +184,7 @@ class Reconciler:
     async def reload(
         self, wish: Wish, actor: str, agreed: Agreed = _nothing, *, dry_run: bool = False
     ) -> Reloaded:
-        """Take over all of another configuration that touches no process; `dry_run`: only tell.
+        """Take over of another configuration what needs no `apply`; `dry_run`: only tell.
 
         Services whose change needs a start, a stop or a restart keep their old specification until
         `apply`; what they are handed by it is renewed all the same. Raises as `apply` does; then
@@ -203,7 +203,8 @@ class Reconciler:
             pending = tuple(a for a in actions if a["service"] in waiting)
             notes = notes_between(self.wish, wish)
             if dry_run:
-                applied = tuple(a for a in actions if a["service"] not in waiting)
+                resolved = resolve(mixed.values(), self._intents.all())
+                applied = await self._apply(resolved, wish.host, actor, dry_run=True)
                 return Reloaded(applied=applied, pending=pending, notes=notes)
             await agreed()
             self.wish, self._target, self._host = wish, mixed, wish.host

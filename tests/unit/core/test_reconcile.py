@@ -214,11 +214,11 @@ async def test_a_reload_hands_over_what_has_changed_by_itself(intents: Intents) 
     desk = Desk(FakeServices(), intents, wish(handed("MQ==")))
     await desk.reconciler.converge("core")
     desk.disk = wish(handed("Mg=="))
-    done = await desk.reconciler.reload("uid:0")
+    done = await desk.reload("uid:0")
     assert steps(done.applied) == [("web", 0, "deliver")]
     assert done.applied[0]["reason"] == "delivery"
     assert done.pending == ()
-    assert steps((await desk.reconciler.reload("uid:0")).applied) == []
+    assert steps((await desk.reload("uid:0")).applied) == []
 
 
 async def test_what_waits_for_an_apply_has_its_secrets_renewed_all_the_same(
@@ -227,15 +227,17 @@ async def test_what_waits_for_an_apply_has_its_secrets_renewed_all_the_same(
     desk = Desk(FakeServices(), intents, wish(handed("MQ==")))
     await desk.reconciler.converge("core")
     desk.disk = wish(handed("Mg==", "sleep", "2", more=True))
-    done = await desk.reconciler.reload("uid:0")
-    assert steps(done.applied) == [("web", 0, "deliver")]
-    assert steps(done.pending) == [("web", 0, "restart")]
+    told = await desk.reconciler.reload(desk.load(), "uid:0", dry_run=True)
+    done = await desk.reload("uid:0")
+    for one in (told, done):
+        assert steps(one.applied) == [("web", 0, "deliver")]
+        assert steps(one.pending) == [("web", 0, "restart")]
     now = desk.services.specs["web"]
     assert now.command == ("sleep", "1")
     assert [(d.name, d.content) for d in now.deliveries] == [("DB", "Mg==")]
     # What it wrote before may still be on its way out: the old value is not to show either.
     assert {s.value for s in now.secrets} == {"MQ==", "Mg=="}
-    _, applied = await desk.reconciler.apply("uid:0")
+    _, applied = await desk.apply("uid:0")
     assert steps(applied) == [("web", 0, "restart")]
 
 
