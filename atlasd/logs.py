@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TextIO
 
+from atlasd import redaction
 from atlasd.clock import isoformat
+from atlasd.spellings import as_bytes
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -35,33 +37,89 @@ _context: ContextVar[tuple[tuple[str, object], ...]] = ContextVar("atlasd_log_co
 _SECRET_NAME = re.compile(r"(?i)(password|passwd|secret|token|api_?key|credential)s?$")
 _NAMED_SECRET = re.compile(
     r"""(?ix)
+    (?<!\[)(?<!\$\{)  # what was put in a secret's place, and a reference to one
     \b([a-z0-9_-]*(?:password|passwd|secret|token|api[_-]?key|authorization))
     (["']?\s*[=:]\s*)
+    (?!//|["']?\[secret:)
     ("[^"]*"|'[^']*'|(?:bearer|basic)\s+\S+|[^\s,;}&]+)
     """
 )
-_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*:)[^\s@/]+(@)")
+_URL_PASSWORD = re.compile(r"(\w+://[^\s:/@]*:)(?!\[secret:[^\s@/]*\]@)[^\s@/]+(@)")
 REDACTED = "[redacted]"
 
 
+KEPT_VALUES = 4
+"""Of each name so many values are known: that of today, and those that it had before."""
+KEPT_NAMES = 1000
+_RECENT = 32
+
+
 class Redactor:
-    """Takes secrets out of text: values that were named to it, and what looks like a password."""
+    """Takes secrets out of text: values that were named to it, and what looks like a password.
+
+    What is known has a limit, so that a daemon that runs for years does not look for the values
+    of years: see `KEPT_VALUES` and `KEPT_NAMES`. It can be used by several threads.
+    """
 
     def __init__(self) -> None:
-        self._values: tuple[str, ...] = ()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._known: dict[str, list[str | bytes]] = {}
+        """Values by name, the newest last; names in the order in which they were learned."""
+        # To prepare for a thousand values takes a second, for a few milliseconds: what is new
+        # stands apart until it is worth it, and nothing is prepared before something is logged.
+        self._settled = redaction.Redactor()
+        self._recent: list[tuple[str, str | bytes]] = []
+        self._fresh: redaction.Redactor | None = self._settled
 
-    def learn(self, values: Iterable[str]) -> None:
-        """Never let these values through; those shorter than six characters would hide too much."""
+    def learn(self, named: Iterable[tuple[str, str | bytes]]) -> None:
+        """Never let these values through, each given after its name.
+
+        Values of fewer than six bytes, which would hide too much, are passed over.
+        """
         with self._lock:
-            known = {*self._values, *(value for value in values if len(value) >= 6)}
-            # The longest first: one that contains another must not leave its rest behind.
-            self._values = tuple(sorted(known, key=lambda value: (-len(value), value)))
+            for name, value in named:
+                values = self._known.pop(name, [])
+                self._known[name] = values
+                if value in values:
+                    values.remove(value)
+                else:
+                    self._recent.append((name, value))
+                    self._fresh = None
+                values.append(value)
+                del values[:-KEPT_VALUES]
+                if len(self._known) > KEPT_NAMES:
+                    del self._known[next(iter(self._known))]
+
+    def forget(self, name: str) -> None:
+        """Let the values of this name through again: it is no secret any more."""
+        with self._lock:
+            if self._known.pop(name, None) is not None:
+                self._settle()
+
+    def _settle(self) -> None:
+        everything = [(name, value) for name, them in self._known.items() for value in them]
+        # The newest first: a value that two names share goes by the one that was told last.
+        self._settled = redaction.Redactor(reversed(everything))
+        self._recent = []
+        self._fresh = redaction.Redactor()
+
+    def _ready(self) -> tuple[redaction.Redactor, redaction.Redactor]:
+        with self._lock:
+            if self._fresh is None:
+                if len(self._recent) > _RECENT:
+                    self._settle()
+                else:
+                    self._fresh = redaction.Redactor(reversed(self._recent))
+            assert self._fresh is not None
+            return self._fresh, self._settled
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
-        for value in self._values:
-            text = text.replace(value, REDACTED)
+        raw = clean = as_bytes(text)
+        for known in self._ready():
+            clean = known.redact(clean)
+        if clean is not raw:
+            text = clean.decode(errors="replace")
         text = _NAMED_SECRET.sub(rf"\1\2{REDACTED}", text)
         return _URL_PASSWORD.sub(rf"\1{REDACTED}\2", text)
 

@@ -15,7 +15,10 @@ STDLIB = sys.stdlib_module_names
 ANY = frozenset({"*"})
 NONE: frozenset[str] = frozenset()
 
-LEAVES = ("errors", "states", "events", "clock", "retry", "breaker", "folders", "paths", "privacy")
+LEAVES = (
+    *("errors", "states", "events", "clock", "retry", "breaker", "folders", "paths", "privacy"),
+    *("spellings", "needles", "redaction"),
+)
 ENGINES = ("config", "secrets", "settings", "jobs", "checks", "alerts", "deployments", "backups")
 # What core and the services role exchange: plain values, readers of files, and the client itself.
 SERVICES_BORDER = ("services.spec", "services.protocol", "services.client", "services.logfiles")

@@ -60,17 +60,21 @@ class Ground:
     def take(self, config: Config) -> None:
         """Let this configuration be the one in force."""
         self.config = config
-        # Environments hold secrets under names that say so; no line of ours may show one.
-        self.redact.learn(
-            value
-            for spec in config.specs()
-            for name, value in spec.env.items()
-            if logs.is_secret_name(name)
-        )
-        self.redact.learn(known.value for known in config.known)
+        # No line of ours may show a value that a service is given as a secret, or that stands in
+        # its environment under a name that says so.
+        self.redact.learn((secret.name, secret.value) for secret in config.known)
+        for spec in config.specs():
+            self.redact.learn((secret.name, secret.value) for secret in spec.secrets)
+            self.redact.learn(
+                (name, value) for name, value in spec.env.items() if logs.is_secret_name(name)
+            )
         logs.configure(
             role=self.role, level=config.log.level, style=config.log.format, redact=self.redact
         )
+
+    def known(self, name: str, value: str | bytes) -> None:
+        """A secret has this value: no line of ours may show it. For whoever fetches secrets."""
+        self.redact.learn([(name, value)])
 
 
 def lay(role: str, paths: Paths, env: str | None) -> Ground:
