@@ -25,15 +25,19 @@ class Applied:
 class ApplicationSettings:
     """Does what `[settings.*]` declares; to be called from a thread, as it reads and may wait."""
 
-    def __init__(self, *, run_dir: str) -> None:
-        """`run_dir` is the daemon's folder on tmpfs, where rendered files are vetted."""
+    def __init__(self, *, run_dir: str, vet: bool = True) -> None:
+        """`run_dir` is the daemon's folder on tmpfs, where rendered files are vetted.
+
+        Without `vet` none of the commands is run that the configuration names for checking.
+        """
         self._run_dir = run_dir
+        self._vet = vet
 
     def __call__(
         self, declared: Sequence[DeclaredSet], uses: Iterable[DeclaredUse], tools: Tools
     ) -> Applied:
         """Everything, or everything that is wrong; nothing is raised for a user's mistake."""
-        prepared = {one.name: prepare(one, tools) for one in declared}
+        prepared = {one.name: prepare(one, tools, vet=self._vet) for one in declared}
         complaints = [c for one in prepared.values() for c in one.complaints]
         files = [file for one in prepared.values() for file in one.files]
         sets = {name: one.ready for name, one in prepared.items() if one.ready is not None}
@@ -43,7 +47,9 @@ class ApplicationSettings:
             wanted = [sets[name] for name in use.sets if name in sets]
             if len(wanted) != len(use.sets) or not all(one.complete for one in wanted):
                 continue  # what is wrong with the others has been said
-            found, wrong = hand(use, wanted, environment=environment, run_dir=self._run_dir)
+            found, wrong = hand(
+                use, wanted, environment=environment, run_dir=self._run_dir, vet=self._vet
+            )
             complaints += wrong
             if found is not None:
                 handed[use.service] = found

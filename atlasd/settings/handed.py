@@ -43,6 +43,8 @@ class Handed:
     """All that one service is handed."""
 
     service: str
+    sets: tuple[str, ...]
+    """Names of the sets, in their order."""
     deliveries: tuple[Delivery, ...] = field(repr=False)
     secrets: tuple[KnownSecret, ...] = field(repr=False)
     variables: Mapping[str, str]
@@ -51,15 +53,28 @@ class Handed:
     read: tuple[str, ...]
     """Templates, and what they include."""
 
+    def values(self) -> dict[str, str]:
+        """The variables with their values, secrets included."""
+        return {
+            one.name: base64.b64decode(one.content).decode()
+            for one in self.deliveries
+            if one.kind == "env"
+        }
+
 
 def hand(
-    use: DeclaredUse, sets: Sequence[Ready], *, environment: str, run_dir: str
+    use: DeclaredUse,
+    sets: Sequence[Ready],
+    *,
+    environment: str,
+    run_dir: str,
+    vet: bool = True,
 ) -> tuple[Handed | None, list[Complaint]]:
     """What the service is handed of these sets, or everything that keeps it from it.
 
-    Rendered files are vetted below `run_dir`, in memory and for nobody else to read.
+    Rendered files are vetted (if `vet`) below `run_dir`, in memory and for nobody else to read.
     """
-    handing = _Handing(use, sets, environment, run_dir)
+    handing = _Handing(use, sets, environment, run_dir if vet else None)
     handed = handing.files() if use.files else handing.as_variables()
     return (handed if not handing.complaints else None), handing.complaints
 
@@ -74,7 +89,7 @@ class _Variable:
 
 class _Handing:
     def __init__(
-        self, use: DeclaredUse, sets: Sequence[Ready], environment: str, run_dir: str
+        self, use: DeclaredUse, sets: Sequence[Ready], environment: str, run_dir: str | None
     ) -> None:
         self._use = use
         self._sets = sets
@@ -108,6 +123,7 @@ class _Handing:
             )
         return Handed(
             service=self._use.service,
+            sets=self._use.sets,
             deliveries=tuple(
                 Delivery(
                     name=name, kind="env", content=_encoded(found[name].text),
@@ -209,10 +225,11 @@ class _Handing:
                 continue
             read += files
             rendered.append(found)
-            if file.check:
-                self._vet(found)
+            if file.check and self._run_dir is not None:
+                self._vet(found, self._run_dir)
         return Handed(
             service=self._use.service,
+            sets=self._use.sets,
             deliveries=tuple(
                 Delivery(
                     name=one.declared.variable,
@@ -277,11 +294,11 @@ class _Handing:
     def _refuse(self, file: DeclaredFile, got: str, hint: str = "") -> None:
         self.complaints.append(Complaint(where=file.where, key=file.key, got=got, hint=hint))
 
-    def _vet(self, rendered: Rendered) -> None:
+    def _vet(self, rendered: Rendered, run_dir: str) -> None:
         file = rendered.declared
         secrets = [known.value for known in self._known()]
         try:
-            with _private(self._run_dir, file.path, rendered.content) as path:
+            with _private(run_dir, file.path, rendered.content) as path:
                 outcome = run(
                     [word.replace("{file}", path) for word in file.check],
                     text=b"",

@@ -88,9 +88,9 @@ class Prepared:
     """What need not exist, and does not."""
 
 
-def prepare(declared: DeclaredSet, tools: Tools) -> Prepared:
-    """The set, or everything that is wrong with it."""
-    return _Preparing(declared, tools).prepared()
+def prepare(declared: DeclaredSet, tools: Tools, *, vet: bool = True) -> Prepared:
+    """The set, or everything that is wrong with it; its own check is asked if `vet`."""
+    return _Preparing(declared, tools, vet=vet).prepared()
 
 
 class _StopError(Exception):
@@ -108,7 +108,8 @@ class _Part:
 class _Preparing:
     """The state of one preparation."""
 
-    def __init__(self, declared: DeclaredSet, tools: Tools) -> None:
+    def __init__(self, declared: DeclaredSet, tools: Tools, *, vet: bool) -> None:
+        self._may_vet = vet
         self._declared = declared
         self._tools = tools
         self._complaints: list[Complaint] = []
@@ -147,7 +148,7 @@ class _Preparing:
         if filled.unknown:
             # Without the values nobody can say more of them, and nothing may be handed over.
             self._complaints = [c for c in self._complaints if not speaker.concerns_unknown(c)]
-        elif all(c.warning for c in self._complaints):
+        elif self._may_vet and all(c.warning for c in self._complaints):
             self._vet(data, speaker)
         return Ready(
             declared=self._declared,
