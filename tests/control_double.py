@@ -347,6 +347,53 @@ class FakeCore:
             pending=(),
         )
 
+    setting = m.Setting(
+        key="db.password", value="secret://db", reference="secret://db", secret=True,
+        where="/etc/shop/base.toml:4:12", default=False,
+    )  # fmt: skip
+
+    async def do_settings_list(self, request: m.Nothing, caller: Caller) -> m.SettingsList:
+        one = m.SettingsSummary(
+            name="shop", settings=1, secrets=1, validated_by="", services=("web",)
+        )
+        return m.SettingsList(sets=(one,))
+
+    async def do_settings_show(self, request: m.SettingsRequest, caller: Caller) -> m.SettingsBody:
+        return m.SettingsBody(
+            name=request.name, environment="production", files=("/etc/shop/base.toml",),
+            services=("web",), settings=(self.setting,),
+        )  # fmt: skip
+
+    async def do_settings_explain(
+        self, request: m.SettingsKeyRequest, caller: Caller
+    ) -> m.SettingExplained:
+        return m.SettingExplained(
+            **self.setting.model_dump(), set=request.name, kind="a string", expected="a string",
+            shadows=("/etc/shop/.env:3:1",), variables=("DB_PASSWORD",),
+        )  # fmt: skip
+
+    async def do_settings_diff(
+        self, request: m.SettingsDiffRequest, caller: Caller
+    ) -> m.SettingsDiff:
+        change = m.SettingChange(
+            key="workers", left=2, right=None, left_where="/etc/shop/base.toml:1:11", right_where=""
+        )
+        return m.SettingsDiff(
+            name=request.name, left=request.left, right=request.right, changes=(change,)
+        )
+
+    async def do_settings_render(
+        self, request: m.SettingsRenderRequest, caller: Caller
+    ) -> m.SettingsRendered:
+        return m.SettingsRendered(
+            service=request.service, variables={"DB_PASSWORD": "secret://db"}, files=()
+        )
+
+    async def do_settings_reveal(
+        self, request: m.SettingsRenderRequest, caller: Caller
+    ) -> m.SettingsRendered:
+        return m.SettingsRendered(service=request.service, variables={"A": "b"}, files=())
+
     async def do_plugins(self, request: m.Nothing, caller: Caller) -> m.Plugins:
         offer = m.Offer(kind="check type", name="http", summary="An HTTP request")
         return m.Plugins(

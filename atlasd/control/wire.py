@@ -166,6 +166,35 @@ OPERATIONS: tuple[Operation, ...] = (
         "Writes the files of an earlier generation back, and reads them.",
     ),
     Operation(
+        "settings.list", "GET", "/v1/settings", "Nothing", "SettingsList", Right.READ,
+        "The sets of application settings, and which services are given them.",
+    ),
+    Operation(
+        "settings.show", "GET", "/v1/settings/{name}", "SettingsRequest", "SettingsBody",
+        Right.READ,
+        "A set of application settings and where each of them stands; secrets as references.",
+    ),
+    Operation(
+        "settings.explain", "GET", "/v1/settings/{name}/explain", "SettingsKeyRequest",
+        "SettingExplained", Right.READ,
+        "One setting of an application: its value, where it is from, what it beats.",
+    ),
+    Operation(
+        "settings.diff", "GET", "/v1/settings/{name}/diff", "SettingsDiffRequest", "SettingsDiff",
+        Right.READ,
+        "What two environments have different in a set, as the files are now.",
+    ),
+    Operation(
+        "settings.render", "GET", f"{_SERVICE}/settings", "SettingsRenderRequest",
+        "SettingsRendered", Right.READ,
+        "What a service is given of its settings, references in the place of secrets.",
+    ),
+    Operation(
+        "settings.reveal", "POST", f"{_SERVICE}/settings/reveal", "SettingsRenderRequest",
+        "SettingsRendered", Right.ADMINISTER,
+        "What a service is given of its settings, secrets included; entered in the audit log.",
+    ),
+    Operation(
         "plugins", "GET", "/v1/plugins", "Nothing", "Plugins", Right.READ,
         "Every plugin that was found: what it offers, or why it was refused.",
     ),

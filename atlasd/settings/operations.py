@@ -10,7 +10,16 @@ from atlasd.settings.applied import Applied
 from atlasd.settings.handed import Handed
 from atlasd.settings.names import variable
 from atlasd.settings.sets import Ready
-from atlasd.settings.tree import AbsentError, at, dotted, kind_in_words, leaves, nodes, plain, undotted
+from atlasd.settings.tree import (
+    AbsentError,
+    at,
+    dotted,
+    kind_in_words,
+    leaves,
+    nodes,
+    plain,
+    undotted,
+)
 from atlasd.settings.words import is_secret_name
 
 Body = dict[str, Any]

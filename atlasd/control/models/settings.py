@@ -20,9 +20,7 @@ class SettingsRequest(Model):
 class SettingsKeyRequest(SettingsRequest):
     """Which setting of which set."""
 
-    key: str = Field(
-        min_length=1, max_length=1000, description="Dotted key.", examples=["db.host"]
-    )
+    key: str = Field(min_length=1, max_length=1000, description="Dotted key.", examples=["db.host"])
 
 
 class SettingsDiffRequest(SettingsRequest):
