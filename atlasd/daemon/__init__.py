@@ -12,6 +12,7 @@ from atlasd.config.load import check as check_config
 from atlasd.daemon.ground import (
     Ground,
     Stop,
+    applications,
     lay,
     lock,
     offers,
@@ -58,7 +59,13 @@ def check(*, paths: Paths, env: str | None) -> Sequence[Problem]:
     """Everything that is wrong with the configuration, errors first; see `atlasd.config.load`."""
     logs.configure(role="check", level="error")
     host = plugins(paths, [])
-    return check_config(paths, sources(host), env=env, offers=offers(host))
+    return check_config(
+        paths,
+        sources(host),
+        env=env,
+        offers=offers(host),
+        applications=applications("check", paths),
+    )
 
 
 async def _turn(ground: Ground) -> None:

@@ -29,12 +29,13 @@ from atlasd.core.output import LogOperations
 from atlasd.core.reconcile import Wish
 from atlasd.core.reports import Reports
 from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
-from atlasd.daemon.ground import Ground, Stop, either, step, watchdog
+from atlasd.daemon.ground import Ground, Stop, applied, either, step, watchdog
 from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
 from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
 from atlasd.pluginhost.renewing import Renewing
+from atlasd.settings.operations import SettingsOperations
 from atlasd.states import Health
 from atlasd.store import Store
 
@@ -113,10 +114,14 @@ async def _serve(
         },
     )
     output = LogOperations(core, log_dir=ground.paths.log)
+    settings = SettingsOperations(
+        current=lambda: applied(ground.config),
+        of_environment=lambda env: asyncio.to_thread(ground.look, env),
+    )
     server = ControlServer(
         ground.paths.control_socket,
         bind(
-            methods(services, configuring, questions, reports, output),
+            methods(services, configuring, questions, settings, reports, output),
             performed=_performed(core),
             clock=core.clock,
         ),
@@ -198,6 +203,7 @@ def methods(
     services: ServiceOperations,
     configuring: ConfigOperations[Config],
     questions: Questions,
+    settings: SettingsOperations,
     reports: Reports,
     output: LogOperations,
 ) -> Mapping[str, Callable[..., Any]]:
@@ -223,6 +229,12 @@ def methods(
         "config.history": questions.history,
         "config.reload": configuring.config_reload,
         "config.rollback": configuring.rollback,
+        "settings.list": settings.list,
+        "settings.show": settings.show,
+        "settings.explain": settings.explain,
+        "settings.diff": settings.diff,
+        "settings.render": settings.render,
+        "settings.reveal": settings.reveal,
         "plugins": reports.plugins,
         "health": reports.health,
         "health.service": reports.service_health,

@@ -22,6 +22,7 @@ from atlasd.errors import AtlasError
 from atlasd.events import Event
 from atlasd.paths import Paths
 from atlasd.pluginhost.host import PluginHost
+from atlasd.settings.applied import ApplicationSettings, Applied
 
 STEP = 10.0
 """Seconds that one step of a shutdown may take before it is left behind."""
@@ -50,8 +51,23 @@ class Ground:
             sources(self.host),
             env=self.env,
             offers=offers(self.host),
+            applications=applications(self.role, self.paths),
             generation=self.config.generation + 1,
         )
+
+    def look(self, env: str) -> Applied:
+        """Settings of applications in another environment, without secrets; nothing is run.
+
+        Raises as `atlasd.config.load.load`.
+        """
+        config = load(
+            self.paths,
+            sources(self.host),
+            env=env,
+            offers=offers(self.host),
+            applications=ApplicationSettings(run_dir=self.paths.run, vet=False),
+        )
+        return applied(config)
 
     async def follow(self, config: Config) -> None:
         """As `take`, for what hands a configuration on."""
@@ -82,7 +98,13 @@ def lay(role: str, paths: Paths, env: str | None) -> Ground:
     heard: list[Callable[[Event], None]] = []
     host = plugins(paths, heard)
     finish(folder_of(paths))
-    config = load(paths, sources(host), env=env, offers=offers(host))
+    config = load(
+        paths,
+        sources(host),
+        env=env,
+        offers=offers(host),
+        applications=applications(role, paths),
+    )
     ground = Ground(
         role=role,
         paths=paths,
@@ -101,6 +123,19 @@ def lay(role: str, paths: Paths, env: str | None) -> Ground:
 def folder_of(paths: Paths) -> Path:
     """The folder of the configuration's main file."""
     return Path(paths.config_file).parent
+
+
+def applications(role: str, paths: Paths) -> ApplicationSettings | None:
+    """What looks into settings of applications, in the roles that hand them over or check them."""
+    if role not in ("core", "run", "check"):
+        return None
+    return ApplicationSettings(run_dir=paths.run)
+
+
+def applied(config: Config) -> Applied:
+    """What became of the settings of applications."""
+    found = config.applications
+    return found if isinstance(found, Applied) else Applied()
 
 
 def plugins(paths: Paths, heard: Sequence[Callable[[Event], None]]) -> PluginHost:

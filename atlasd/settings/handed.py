@@ -169,7 +169,13 @@ class _Handing:
                 self._collision(one, name, old.path, found[name].path)
             elif old.verbatim and old.path not in one.references:
                 # As it always was: `yes` where the setting has become true.
-                found[name] = _Variable(text=old.text, masked=old.text, path=old.path, secrets={})
+                shown, value = at(one.shown, old.path), at(one.data, old.path)
+                found[name] = _Variable(
+                    text=old.text,
+                    masked=old.text if shown == value else env_text(shown, old.path),
+                    path=old.path,
+                    secrets=one.secrets_at(old.path),
+                )
             else:
                 self._add(found, one, name, old.path)
         return found

@@ -1,6 +1,5 @@
 """What core does when it is asked about settings of applications: one method an operation."""
 
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,13 +19,9 @@ from atlasd.settings.tree import (
     plain,
     undotted,
 )
-from atlasd.settings.words import is_secret_name
 
 Body = dict[str, Any]
-HIDDEN = "[not shown]"
-"""In the place of a value that stands in a file in plain text and is a secret by its name."""
 DEFAULT = "default of the model"
-_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*:)(?!\$\{)[^/\s@]+(@)")
 
 Audit = Callable[[str, Sequence[str], str], Awaitable[None]]
 """Enters in the audit log that secrets were shown: of which service, which ones, to whom."""
@@ -43,9 +38,12 @@ class SettingsOperations:
         *,
         current: Callable[[], Applied],
         of_environment: Callable[[str], Awaitable[Applied]],
-        audit: Audit,
+        audit: Audit | None = None,
     ) -> None:
-        """`of_environment` looks into another environment, without secrets and commands."""
+        """`of_environment` looks into another environment, without secrets and commands.
+
+        Without `audit`, what was shown stands in the journal of operations only.
+        """
         self._current = current
         self._of_environment = of_environment
         self._audit = audit
@@ -110,13 +108,13 @@ class SettingsOperations:
         old, new = dict(leaves(first.shown)), dict(leaves(second.shown))
         rows = []
         for path in dict.fromkeys((*old, *new)):
-            if path in old and path in new and old[path] == new[path]:
+            if path in old and path in new and _same(first, second, path):
                 continue
             rows.append(
                 {
                     "key": dotted(path),
-                    "left": _safe(first, path, old[path]) if path in old else None,
-                    "right": _safe(second, path, new[path]) if path in new else None,
+                    "left": plain(old[path]) if path in old else None,
+                    "right": plain(new[path]) if path in new else None,
                     "left_where": _where(first, path) if path in old else "",
                     "right_where": _where(second, path) if path in new else "",
                 }
@@ -132,7 +130,8 @@ class SettingsOperations:
         """`settings.reveal`: entered in the audit log first, and refused if that cannot be."""
         handed = _handed(self._current(), service)
         body = _rendered(handed, file, reveal=True)
-        await self._audit(service, sorted({one.name for one in handed.secrets}), actor)
+        if self._audit is not None:
+            await self._audit(service, sorted({one.name for one in handed.secrets}), actor)
         return body
 
 
@@ -168,7 +167,7 @@ def _unknown_key(ready: Ready, name: str, key: str) -> AtlasError:
 def _setting(ready: Ready, path: KeyPath, value: object) -> Body:
     return {
         "key": dotted(path),
-        "value": _safe(ready, path, value),
+        "value": plain(value),
         "reference": ready.references.get(path, ""),
         "secret": bool(ready.secrets_at(path)),
         "where": _where(ready, path),
@@ -176,21 +175,17 @@ def _setting(ready: Ready, path: KeyPath, value: object) -> Body:
     }
 
 
+def _same(first: Ready, second: Ready, path: KeyPath) -> bool:
+    """Whether both mean the same; of what is not shown, too."""
+    return all(at(a, path) == at(b, path) for a, b in _pairs(first, second))
+
+
+def _pairs(first: Ready, second: Ready) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return (first.shown, second.shown), (first.data, second.data)
+
+
 def _where(ready: Ready, path: KeyPath) -> str:
     return DEFAULT if path in ready.defaults else str(ready.layer.where(path))
-
-
-def _safe(ready: Ready, path: KeyPath, value: object) -> Any:
-    """A value as JSON-able data without secrets that stand in plain text."""
-    if isinstance(value, dict):
-        return {key: _safe(ready, (*path, key), item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_safe(ready, (*path, index), item) for index, item in enumerate(value)]
-    if path in ready.references or value is None or isinstance(value, bool):
-        return value
-    if any(isinstance(key, str) and is_secret_name(key) for key in path):
-        return HIDDEN
-    return _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}\2", value) if isinstance(value, str) else plain(value)
 
 
 def _variables(ready: Ready, path: KeyPath) -> list[str]:

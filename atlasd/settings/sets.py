@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from atlasd import logs
 from atlasd.contracts.applications import (
     MODEL,
     Complaint,
@@ -24,10 +25,12 @@ from atlasd.settings.commands import DidNotAnswerError, run, surroundings
 from atlasd.settings.model import Model
 from atlasd.settings.names import AmbiguousError, Known
 from atlasd.settings.schema import Schema
-from atlasd.settings.tree import AbsentError, at, dotted, nodes, not_json, plain, put
+from atlasd.settings.tree import AbsentError, at, dotted, leaves, nodes, not_json, plain, put
 from atlasd.settings.typed import convert, kind_of
-from atlasd.settings.words import Speaker, clean
+from atlasd.settings.words import Speaker, clean, masked
 
+SHORTEST = 6
+"""Characters of a secret in plain text; shorter words would be taken out of logs for nothing."""
 CHECK_SECONDS = 30.0
 """Time that the command which vets a set may take."""
 
@@ -54,7 +57,8 @@ class Ready:
     data: dict[str, Any] = field(repr=False)
     """The settings, secrets in them."""
     shown: dict[str, Any]
-    """The same with references where secrets are: this may be shown."""
+    """The same with references where secrets are, and with nothing that is a secret by its name:
+    this may be shown."""
     layer: Layer = field(repr=False)
     """Where each of them stands."""
     shadowed: Callable[[KeyPath], tuple[Position, ...]] = field(repr=False)
@@ -143,7 +147,8 @@ class _Preparing:
             raise _StopError
         data = copy.deepcopy(filled.data)
         self._type_references(data, laid, texts, schema, filled)
-        speaker = Speaker(layer=laid.layer, secrets=filled.secrets, unknown=filled.unknown)
+        secrets = {**_in_plain_text(data, filled.references), **filled.secrets}
+        speaker = Speaker(layer=laid.layer, secrets=secrets, unknown=filled.unknown)
         defaults = self._judged(data, speaker, model, schema)
         if filled.unknown:
             # Without the values nobody can say more of them, and nothing may be handed over.
@@ -158,7 +163,7 @@ class _Preparing:
             references=filled.references,
             layer=laid.layer,
             shadowed=laid.shadowed,
-            secrets=filled.secrets,
+            secrets=secrets,
             old_names=_old_names(old, data, laid),
             defaults=defaults,
             schema=schema,
@@ -415,9 +420,24 @@ class _Preparing:
             self._complain("check", got=f"refused, exit code {outcome.code}: {said}")
 
 
+def _in_plain_text(
+    data: Mapping[str, Any], references: Mapping[KeyPath, str]
+) -> dict[KeyPath, dict[str, str]]:
+    """Secrets that stand in the files themselves, as far as their names say so."""
+    return {
+        path: {dotted(path): value}
+        for path, value in leaves(data)
+        if isinstance(value, str) and path not in references and logs.is_secret_name(str(path[-1]))
+        if len(value) >= SHORTEST
+    }
+
+
 def _shown(data: Mapping[str, Any], references: Mapping[KeyPath, str]) -> dict[str, Any]:
-    """The settings with what is written in the files where something was filled in."""
+    """The settings as they may be shown."""
     shown = copy.deepcopy(dict(data))
+    for path, value in list(nodes(shown)):
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            at(shown, path[:-1])[path[-1]] = masked(value, path)
     for path, text in references.items():
         try:
             at(shown, path[:-1])[path[-1]] = text

@@ -16,6 +16,9 @@ _SECRET_NAME = re.compile(
     r"|(?:api|access|private|signing|encryption|master|license|hmac|crypt\w*)_?key|^key$|_auth$",
     re.IGNORECASE,
 )
+_PASSWORD_IN_URL = re.compile(r"(://[^/\s:@]*:)[^/\s@]+(@)")
+HIDDEN = "[not shown]"
+"""In the place of a value that stands in a file in plain text and is a secret by its name."""
 _URL_WITH_PASSWORD = re.compile(r"://[^/\s@:]*:[^/\s@]+@")
 
 
@@ -23,6 +26,13 @@ def is_secret_name(name: str) -> bool:
     """Whether a setting of this name holds a secret, by all that is usual."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_")
     return _SECRET_NAME.search(snake) is not None
+
+
+def masked(value: str | float, path: KeyPath) -> str | float:
+    """The value as it may be shown where it stands in plain text."""
+    if any(isinstance(key, str) and is_secret_name(key) for key in path):
+        return HIDDEN
+    return _PASSWORD_IN_URL.sub(rf"\1{HIDDEN}\2", value) if isinstance(value, str) else value
 
 
 def has_password(text: str) -> bool:

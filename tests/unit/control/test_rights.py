@@ -49,6 +49,7 @@ def test_a_right_includes_the_lesser_ones() -> None:
     assert allowed[Right.ADMINISTER] - allowed[Right.OPERATE] == {
         "shutdown",
         "services-role.upgrade",
+        "settings.reveal",
         "config.rollback",
     }
 
