@@ -79,6 +79,8 @@ class _Opened:
     connection: sqlite3.Connection
     identity: tuple[int, int]
     """Device and inode of the file that it has open."""
+    lasting: bool
+    """Whether it may be used again: one to a read-only disk would not notice its end."""
 
 
 class Database:
@@ -222,7 +224,7 @@ class Database:
                     raise self._gone()
             finally:
                 with self._lock:
-                    keep = healthy and not self._closed
+                    keep = healthy and opened.lasting and not self._closed
                     if keep:
                         self._idle.append(opened)
                 if not keep:
@@ -230,8 +232,9 @@ class Database:
 
     def _open(self) -> _Opened:
         identity = self._check()
-        readonly = self._readonly()
-        query = "mode=ro&immutable=1" if readonly else "mode=rw"
+        readonly = bool(os.statvfs(self.path).f_flag & os.ST_RDONLY)
+        # SQLite cannot make the files that go with a log; it needs none if there is no log.
+        query = "mode=ro&immutable=1" if readonly and self._has_no_log() else "mode=rw"
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?{query}",
             uri=True,
@@ -264,7 +267,7 @@ class Database:
         if self._identity() != identity:
             connection.close()
             raise self._gone()
-        return _Opened(connection, identity)
+        return _Opened(connection, identity, not readonly)
 
     def _check(self) -> tuple[int, int]:
         """Device and inode, if nobody else may use the file; looked at before it is opened.
@@ -307,10 +310,7 @@ class Database:
     def _log(self) -> Path:
         return self.path.with_name(f"{self.path.name}-wal")
 
-    def _readonly(self) -> bool:
-        """Whether the disk is read-only and all there is stands in the file itself."""
-        if not os.statvfs(self.path).f_flag & os.ST_RDONLY:
-            return False
+    def _has_no_log(self) -> bool:
         try:
             return self._log.stat().st_size == 0
         except FileNotFoundError:

@@ -88,7 +88,10 @@ class Ring:
 
 def joined(keys: Sequence[Key]) -> Ring:
     """A ring in which each key stands once, where it came first."""
-    return Ring(keys=tuple({key.id: key for key in reversed(keys)}.values())[::-1])
+    first: dict[str, Key] = {}
+    for key in keys:
+        first.setdefault(key.id, key)
+    return Ring(keys=tuple(first.values()))
 
 
 # --- the text of a ring file: blocks of comments, each ended by its key

@@ -1,7 +1,7 @@
 """A fernet store in a folder of its own, and looks at what lies on its disk."""
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from atlasd.testing import PlainContext
 from atlasd_plugins.secrets_fernet import FernetSettings, open_backend
 from atlasd_plugins.secrets_fernet.keys import Key, UnreadableTokenError, parse
 from atlasd_plugins.secrets_fernet.store import FernetStore
+
+LONGEST_DATA_KEY = 300
+"""Bytes that a wrapped data key may have, with the short names that the tests use."""
 
 
 class Home:
@@ -49,7 +52,7 @@ class Home:
         finally:
             context.close()
 
-    def keys(self) -> list[Key]:
+    def in_ring(self) -> list[Key]:
         """What is in the ring file."""
         return parse(self.ring.read_text(), str(self.ring))
 
@@ -58,10 +61,10 @@ class Home:
         return b"".join(path.read_bytes() for path in sorted(self.state.iterdir()))
 
     def openable(self, key: Key) -> int:
-        """How many places in the raw store hold something that a key opens."""
+        """How many places in the raw store hold something that a key of the ring opens."""
         raw = self.raw()
         return sum(
-            _opens(key, raw[at.start() : at.start() + 2000])
+            _opens(key, raw[at.start() : at.start() + LONGEST_DATA_KEY])
             for at in re.finditer(rb"gAAAA[A-Za-z0-9_-]+", raw)
         )
 
@@ -70,13 +73,12 @@ def _opens(key: Key, text: bytes) -> bool:
     token = re.match(rb"[A-Za-z0-9_-]+={0,2}", text)
     assert token is not None
     # What follows in the page may look like a part of it: each length that a token can have.
-    for length in range(100, len(token[0]) + 1):
-        if length % 4 == 0:
-            try:
-                key.decrypt(token[0][:length])
-            except UnreadableTokenError:
-                continue
-            return True
+    for length in range(100, len(token[0]) + 1, 4):
+        try:
+            key.decrypt(token[0][:length])
+        except UnreadableTokenError:
+            continue
+        return True
     return False
 
 
@@ -96,10 +98,10 @@ async def text_of(store: FernetStore, name: str, **which: str) -> str:
     return value.text()
 
 
-async def outcome(call: Callable[[], Any]) -> str:
+async def outcome(call: Awaitable[Any]) -> str:
     """What a call comes to: the text of a value, or the code of an error."""
     try:
-        answer = await call()
+        answer = await call
     except AtlasError as error:
         return error.code
     value = getattr(answer, "value", answer)
