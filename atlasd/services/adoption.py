@@ -205,6 +205,7 @@ def _take_process(
     unit.digest = str(record.get("digest", "")) or unit.service.spec.digest()
     _identify(unit, record, pid)
     unit.confinement.adopt(unit.service.spec.limits)
+    unit.output.keep_out(unit.service.spec.secrets)
     unit.output.own(unit.uid)
     stat = procinfo.stat(pid)
     # After an upgrade in place it is still our child: even dead, it waits for us to reap it.

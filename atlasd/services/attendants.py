@@ -1,6 +1,8 @@
 """Those who watch one running instance: readiness, liveness, watchdog, and its notify socket."""
 
 import os
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from atlasd.services import launcher, procinfo
@@ -310,8 +312,8 @@ class Attendants:
             unit.loop,
             probe,
             started=unit.machine.started_at,
-            on_verdict=on_verdict,
-            spawn=unit.effects.commands.run,
+            on_verdict=lambda verdict: on_verdict(self._clean(verdict)),
+            spawn=partial(unit.effects.commands.run, redactor=lambda: unit.output.redactor),
             env=unit.hooks.env("probe"),
             cwd=launcher.with_index(spec.cwd, unit.index),
             user=spec.user,
@@ -319,6 +321,11 @@ class Attendants:
             health=health,
             hurried=hurried,
         )
+
+    def _clean(self, verdict: Verdict) -> Verdict:
+        """The verdict without secrets: an address that is asked may hold one, or its answer."""
+        detail = self._unit.clean(verdict.result.detail)
+        return replace(verdict, result=replace(verdict.result, detail=detail))
 
     def _warn(self, what: str, verdict: Verdict) -> None:
         if verdict.warning and verdict.state.unable == 1:
@@ -338,7 +345,7 @@ class Attendants:
             return
         self._keep_descriptors(message)
         if said.status is not None:
-            unit.status_text = said.status
+            unit.status_text = unit.clean(said.status)
         if said.errno is not None and 0 < said.errno < 4096:
             trouble = f"errno {said.errno}: {os.strerror(said.errno)}"
             unit.status_text = f"{unit.status_text} ({trouble})" if unit.status_text else trouble

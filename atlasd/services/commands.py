@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from atlasd.redaction import Flow, Redactor
 from atlasd.services import spawn
 from atlasd.services.loop import Loop, Timer
 
@@ -135,9 +136,11 @@ class Command:
         output: int,
         on_exit: Callable[[Finished], object],
         on_output: Callable[[bytes], object] | None,
+        flow: Flow,
     ) -> None:
         self.pid = pid
         self._on_output = on_output
+        self._flow = flow
         self.timed_out = False
         self.started = owner.loop.clock.monotonic()
         self._owner = owner
@@ -187,7 +190,7 @@ class Command:
         if not data:
             self._loop.unwatch(self._output)
             return
-        self._keep(data)
+        self._keep(self._flow.feed(data))
         if len(data) == CHUNK:
             self._loop.unwatch(self._output)
             self._rest = self._loop.call_later(REST, self._resume)
@@ -197,7 +200,7 @@ class Command:
             self._loop.watch(self._output, self._readable)
 
     def _keep(self, data: bytes) -> None:
-        if self._on_output is not None:
+        if data and self._on_output is not None:
             self._on_output(data)
         self._tail += data[-TAIL:]
         del self._tail[:-TAIL]
@@ -212,7 +215,7 @@ class Command:
                 return
             if not data:
                 return
-            self._keep(data)
+            self._keep(self._flow.feed(data))
 
     def _release(self) -> None:
         for timer in (self._timer, self._rest):
@@ -235,6 +238,7 @@ class Command:
             except OSError:
                 pass  # nobody is left, or a kernel before 6.9: the sweep of orphans finds them
         self._drain()
+        self._keep(self._flow.end())
         self._release()
         on_exit, self._on_exit = self._on_exit, None
         if on_exit is not None:
@@ -279,10 +283,12 @@ class Commands:
         group: str | None = None,
         timeout: float | None = None,
         on_output: Callable[[bytes], object] | None = None,
+        redactor: Callable[[], Redactor] = Redactor,
     ) -> Cancellable:
         """Start a command; `on_exit` is called in the loop once it has ended, never before return.
 
-        `env` is its whole environment. `on_output` is given what it says, as it comes. After
+        `env` is its whole environment. `on_output` is given what it says, as it comes, without the
+        secrets that `redactor` knows at the start; so is what is kept of it. After
         `timeout` seconds its process group is sent TERM, and KILL two seconds later. A command
         that cannot be started ends with `Finished.error`.
         """
@@ -301,7 +307,9 @@ class Commands:
             return self._failed(on_exit, f"cannot run {argv[0]}: {error}")
         finally:
             os.close(write)
-        command = self._running[pid] = Command(self, pid, read, on_exit, on_output)
+        command = self._running[pid] = Command(
+            self, pid, read, on_exit, on_output, Flow(redactor())
+        )
         if timeout is not None:
             command.limit(timeout)
         return command

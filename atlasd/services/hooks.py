@@ -141,6 +141,7 @@ class Hooks:
             timeout=hook.timeout,
             # Beside what the program itself says, where people look: a migration that fails, say.
             on_output=heard,
+            redactor=lambda: unit.output.redactor,
         )
 
 

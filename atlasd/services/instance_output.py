@@ -1,11 +1,12 @@
 """The two output streams of one instance."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from atlasd.redaction import Redactor
 from atlasd.services.effects import Effects
 from atlasd.services.output import Stream
-from atlasd.services.spec import Log
+from atlasd.services.spec import KnownSecret, Log
 
 STREAMS = ("stdout", "stderr")
 
@@ -23,6 +24,15 @@ class InstanceOutput:
     def define(self, log: Log) -> None:
         """Take new limits of the log files."""
         self._effects.capture.configure(self._service, log)
+
+    def keep_out(self, secrets: Iterable[KnownSecret], *, anew: bool = False) -> None:
+        """Take these secrets out of what is said; see `Capture.keep_out`."""
+        self._effects.capture.keep_out(self._service, self._index, secrets, anew=anew)
+
+    @property
+    def redactor(self) -> Redactor:
+        """What takes them out, as it is now."""
+        return self._effects.capture.secrets.redactor(self._service, self._index)
 
     def _name(self, stream: str) -> str:
         return f"pipe/{self._service}/{self._index}/{stream}"
@@ -86,3 +96,4 @@ class InstanceOutput:
             self._effects.held.drop(self._name(stream.stream))
             stream.close(remove=True)
         self._streams.clear()
+        self._effects.capture.secrets.forget(self._service, self._index)

@@ -3,20 +3,20 @@
 import fcntl
 import os
 import select
-import stat
-import struct
-import termios
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from atlasd.redaction import Redactor
 from atlasd.services.loop import READ, Loop, Timer
 from atlasd.services.output_file import LogFile
 from atlasd.services.output_files import LogDirectory, Spawn
-from atlasd.services.output_journal import CHUNK, Journal, owner_of, split_owner
+from atlasd.services.output_journal import CHUNK, Journal, Unfinished, split_owner
 from atlasd.services.output_records import STREAMS, compose, join, parse, stamp
-from atlasd.services.spec import HostPolicy, Log
+from atlasd.services.output_secrets import Carry, OutputSecrets
+from atlasd.services.output_stream import PIPE_DEFAULT, Stream, carry_path, open_pipe
+from atlasd.services.spec import HostPolicy, KnownSecret, Log
 
 __all__ = ["Capture", "OutputLine", "Recovered", "Spawn", "Stream"]
 
@@ -33,7 +33,6 @@ PIPE = 1 << 20
 
 _ONESHOT = READ | select.EPOLLONESHOT
 _SUFFIX = {"stdout": "out", "stderr": "err"}
-_PIPE_DEFAULT = 65536
 _BIG = 64 * 1024
 
 
@@ -53,117 +52,6 @@ class OutputLine(NamedTuple):
     time: str
     stream: str
     message: str
-
-
-class Stream:
-    """One output stream of one instance; its pipe outlives the processes that write to it."""
-
-    __slots__ = (
-        "adopted",
-        "bytes_total",
-        "capture",
-        "fd",
-        "file",
-        "flood",
-        "key",
-        "lost_bytes",
-        "lost_lines",
-        "mark",
-        "path",
-        "read_at",
-        "tap",
-        "widened",
-    )
-
-    def __init__(
-        self, capture: "Capture", file: LogFile, stream: str, fd: int, path: str, *, adopted: bool
-    ) -> None:
-        self.capture = capture
-        self.file = file
-        self.mark = stream.encode()
-        self.key = owner_of(file.service, file.instance, stream)
-        self.path = path
-        self.fd = fd
-        """The reading end, non-blocking. Others may hold duplicates, and must not read."""
-        self.adopted = adopted
-        """Whether the pipe was there before, perhaps with processes that write to it."""
-        self.flood = _PIPE_DEFAULT * 3 // 4
-        """A read of so many bytes says that the pipe was full, and the writer perhaps waiting."""
-        self.widened = False
-        self.read_at = 0
-        """When something was last read, in microseconds since the epoch."""
-        self.bytes_total = 0
-        self.lost_bytes = 0
-        self.lost_lines = 0
-        self.tap: Callable[[bytes], object] | None = None
-        """Is called with every chunk after it was written, while somebody watches the output."""
-
-    @property
-    def service(self) -> str:
-        """Name of the service."""
-        return self.file.service
-
-    @property
-    def instance(self) -> int:
-        """Index of the instance."""
-        return self.file.instance
-
-    @property
-    def stream(self) -> str:
-        """Its name: stdout or stderr."""
-        return self.mark.decode()
-
-    def readable(self, _mask: int) -> None:
-        """The loop says that there is something to read."""
-        self.capture.enqueue(self)
-
-    def child_end(self) -> int:
-        """A new descriptor for a child's stdout or stderr; the caller closes it.
-
-        It's blocking, close-on-exec, and open for reading too. So the child has a reader in itself
-        and no death of ours makes it die of SIGPIPE: its output waits in the pipe.
-        """
-        if self.mark not in self.file.mid_line and self.file.unfinished(self.mark):
-            self._end_line()  # of a process that ended while nobody was there to end its line
-        flags = os.O_RDWR | os.O_CLOEXEC
-        try:
-            return os.open(f"/proc/self/fd/{self.fd}", flags)
-        except FileNotFoundError:  # no /proc
-            return os.open(self.path, flags)
-
-    def drain(self) -> None:
-        """Read what is in the pipe now, without waiting for the loop."""
-        left = struct.unpack("i", fcntl.ioctl(self.fd, termios.FIONREAD, b"\0\0\0\0"))[0]
-        while left > 0:
-            count = self.capture.take(self)
-            if not count:
-                return
-            left -= count
-
-    def finish(self) -> None:
-        """Drain, and end a line that the exited process left unfinished."""
-        self.drain()
-        if self.file.unfinished(self.mark):
-            self._end_line()
-
-    def _end_line(self) -> None:
-        micros = self.capture.micros()
-        if self.file.ready(self.mark, micros):
-            self.file.append([b"%s %s F \n" % (stamp(micros), self.mark)])
-            self.file.mid_line[self.mark] = False
-
-    def close(self, *, remove: bool = False) -> None:
-        """Give the reading end back. `remove`: the pipe too; for an instance that is no more."""
-        if self.fd < 0:
-            return
-        self.capture.forget(self)
-        os.close(self.fd)
-        self.fd = -1
-        if remove:
-            try:
-                os.unlink(self.path)
-            except OSError:
-                pass
 
 
 class Capture:
@@ -191,6 +79,7 @@ class Capture:
         os.makedirs(self._pipes, mode=0o700, exist_ok=True)
         budget = (policy or HostPolicy()).log_budget
         self.files = LogDirectory(log_dir, loop, budget=budget, spawn=spawn, report=self._report)
+        self.secrets = OutputSecrets(os.path.join(run_dir, "output-secrets"))
         self._journal = Journal(os.path.join(run_dir, "output.journal"))
         self._streams: dict[tuple[str, int, str], Stream] = {}
         self._ready: deque[Stream] = deque()
@@ -208,17 +97,23 @@ class Capture:
     def recover(self) -> Recovered | None:
         """Take stock of the log files, and write what a predecessor left in the journal."""
         self.files.scan()
+        settling = self._journal.settling()
+        if settling is not None:
+            Carry(carry_path(self._pipe(*split_owner(settling)))).commit()
         chunk = self._journal.unfinished()
         recovered = None
         if chunk is not None:
             service, instance, stream = split_owner(chunk.owner)
             file = self.files.file(service, instance)
-            parts = compose(chunk.data, stream.encode(), chunk.micros)
+            carry = Carry(carry_path(self._pipe(service, instance, stream)))
+            text, held = _redacted(self.secrets.redactor(service, instance), carry, chunk)
+            parts = _records(text, stream.encode(), chunk.micros, ending=chunk.ending)
             if file.repair(chunk, sum(map(len, parts)), self.micros()):
                 lost, lines = file.append(parts)
             else:
-                lost, lines = len(chunk.data), chunk.data.count(b"\n")
+                lost, lines = len(text), text.count(b"\n")
             self._lost(file, lost, lines)
+            self._settle(carry, held)
             recovered = Recovered(service, instance, stream, len(chunk.data))
         self._journal.clear()
         return recovered
@@ -226,6 +121,26 @@ class Capture:
     def configure(self, service: str, log: Log) -> None:
         """Set size, age and count of a service's log files; holds at once."""
         self.files.configure(service, log)
+
+    def keep_out(
+        self, service: str, instance: int, secrets: Iterable[KnownSecret], *, anew: bool = False
+    ) -> None:
+        """Have the values of these secrets taken out of the instance's output from now on.
+
+        Those that were named before are taken out too, as its process may still have them, unless
+        `anew` says that a new one is about to start.
+        """
+        try:
+            changed = self.secrets.learn(service, instance, secrets, anew=anew)
+        except OSError as error:
+            changed = True
+            self._report(f"a successor would not know the secrets of {service}: {error.strerror}")
+        if changed:
+            redactor = self.secrets.redactor(service, instance)
+            for name in STREAMS:
+                stream = self._streams.get((service, instance, name))
+                if stream is not None:
+                    stream.redactor = redactor
 
     def set_policy(self, policy: HostPolicy) -> None:
         """Set the budget of all log files together; holds at once."""
@@ -255,10 +170,10 @@ class Capture:
             return known
         if stream not in STREAMS:
             raise ValueError(f"no such stream: {stream!r}")
-        path = os.path.join(self._pipes, f"{service}.{instance}.{_SUFFIX[stream]}")
+        path = self._pipe(service, instance, stream)
         adopted = True
         if fd is None:
-            fd, adopted = _open_pipe(path)
+            fd, adopted = open_pipe(path)
         else:
             os.set_blocking(fd, False)
             os.set_inheritable(fd, False)
@@ -268,6 +183,9 @@ class Capture:
         self._streams[key] = made
         self._arm(made)
         return made
+
+    def _pipe(self, service: str, instance: int, stream: str) -> str:
+        return os.path.join(self._pipes, f"{service}.{instance}.{_SUFFIX[stream]}")
 
     def held(self) -> dict[str, int]:
         """Descriptors for a peer to hold, by a name that says which stream it is."""
@@ -368,18 +286,25 @@ class Capture:
         count = journal.read(stream.fd)
         if not count:
             return 0
+        carry = stream.carry
         try:
-            data = journal.taken(count)
-            if writable:
-                lost, lines = file.append(compose(data, mark, micros))
-            else:
-                lost, lines = count, data.count(b"\n")
-            if lost:
-                stream.lost_bytes += lost
-                stream.lost_lines += lines
-                self._lost(file, lost, lines)
-            if lost < count:
-                file.mid_line[mark] = not lost and data[-1] != 10
+            text = journal.taken(count)
+            if carry.data:
+                text = carry.data + text
+            text, held = stream.redactor.split(text)
+            if text:
+                if writable:
+                    lost, lines = file.append(compose(text, mark, micros))
+                else:
+                    lost, lines = len(text), text.count(b"\n")
+                if lost:
+                    stream.lost_bytes += lost
+                    stream.lost_lines += lines
+                    self._lost(file, lost, lines)
+                if lost < len(text):
+                    file.mid_line[mark] = not lost and text[-1] != 10
+            if held or carry.data:
+                self._settle(carry, held)
         finally:
             journal.done(count)
         # Only now, since the journal names the file by what it was.
@@ -390,9 +315,42 @@ class Capture:
         self.bytes_total += count
         if count > _BIG:
             self._flooded = True
-        if stream.tap is not None:
-            stream.tap(data)
+        if stream.tap is not None and text:
+            stream.tap(text)
         return count
+
+    def _settle(self, carry: Carry, held: bytes) -> None:
+        """What was taken is written but for `held`, which takes the place of the last such end."""
+        try:
+            carry.stage(held)
+            self._journal.settle()
+            carry.commit()
+        except OSError as error:
+            carry.remove()  # written already, or else known here alone
+            self._report(f"the end of a chunk of output is kept in memory only: {error.strerror}")
+
+    def end_line(self, stream: Stream) -> None:
+        """End a line that stays without an end, after what was held back of it."""
+        journal, file, mark, carry = self._journal, stream.file, stream.mark, stream.carry
+        micros = self.micros()
+        writable = file.ready(mark, micros)
+        text = stream.redactor.last(carry.data)
+        held_back = bool(carry.data)
+        if held_back:
+            offset = file.size if writable else -1
+            journal.begin(stream.key, offset, file.inode, micros, ending=True)
+        try:
+            lost = len(text)
+            if writable:
+                lost, _ = file.append(_records(text, mark, micros, ending=True))
+                file.mid_line[mark] = False
+            stream.lost_bytes += lost
+            self._lost(file, lost, 0)
+            if held_back:
+                self._settle(carry, b"")
+        finally:
+            if held_back:
+                journal.done(0)
 
     def _lost(self, file: LogFile, count: int, lines: int) -> None:
         if count:
@@ -405,7 +363,7 @@ class Capture:
         if stream.widened:
             return
         stream.widened = True
-        size = _PIPE_DEFAULT
+        size = PIPE_DEFAULT
         for wanted in (PIPE, PIPE // 4):
             try:
                 size = fcntl.fcntl(stream.fd, fcntl.F_SETPIPE_SZ, wanted)
@@ -433,15 +391,15 @@ class Capture:
         self._journal.close()
 
 
-def _open_pipe(path: str) -> tuple[int, bool]:
-    """The reading end of the named pipe, and whether it was there before."""
-    flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-    adopted = True
-    try:
-        if not stat.S_ISFIFO(os.lstat(path).st_mode):
-            os.unlink(path)
-            raise FileNotFoundError
-    except FileNotFoundError:
-        os.mkfifo(path, 0o600)
-        adopted = False
-    return os.open(path, flags), adopted
+def _redacted(redactor: Redactor, carry: Carry, chunk: Unfinished) -> tuple[bytes, bytes]:
+    """What of a chunk can be written, and what is held back."""
+    if chunk.ending:
+        return redactor.last(carry.data), b""
+    return redactor.split(carry.data + chunk.data)
+
+
+def _records(text: bytes, stream: bytes, micros: int, *, ending: bool) -> list[bytes | memoryview]:
+    """The records of what can be written of a chunk, or of what ends a line."""
+    if ending:
+        return [b"%s %s F %s\n" % (stamp(micros), stream, text)]
+    return compose(text, stream, micros) if text else []

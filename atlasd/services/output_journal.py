@@ -12,6 +12,12 @@ Found TAKING with bytes in the data region, the successor cuts the log file back
 writes the chunk again: the same bytes, since records depend on chunk and time alone. Found WRITTEN,
 there is nothing to do. Each store is one aligned 8-byte word, so none is ever half done.
 
+Where secrets are taken out, a chunk's end may be held back in a file of its own (`Carry`), and the
+records depend on what was held back of the chunk before too. The new end is staged beside the old
+one after 3; then state := SETTLING; the new end takes the old one's place; then 4. Found TAKING,
+the old end is the right one; found SETTLING, the new one, which a successor puts in its place.
+What is held back when the program has ended is appended without a chunk: state ENDING for TAKING.
+
 The chunk's length is stored right after the read. For a death between those two instructions the
 length is found by stripping trailing zeros: only then, a chunk that truly ended in NULs loses them.
 """
@@ -28,6 +34,8 @@ _MAGIC = int.from_bytes(b"atlasout", "little")
 _VERSION = 1
 _WRITTEN = 0
 _TAKING = 1
+_SETTLING = 2
+_ENDING = 3
 # Words of the header.
 _W_MAGIC, _W_VERSION, _W_STATE, _W_OFFSET, _W_INODE, _W_MICROS, _W_LENGTH, _W_OWNER = range(8)
 _OWNER = 64  # where the owner's bytes begin
@@ -42,6 +50,8 @@ class Unfinished(NamedTuple):
     inode: int
     micros: int
     data: bytes
+    ending: bool = False
+    """There is no chunk: what was held back is to be written, as nothing follows it."""
 
 
 def owner_of(service: str, instance: int, stream: str) -> bytes:
@@ -86,14 +96,28 @@ class Journal:
     def unfinished(self) -> Unfinished | None:
         """What a predecessor had taken and may not have written; `clear` when that is done."""
         words = self._words
-        if words[_W_STATE] != _TAKING:
+        ending = words[_W_STATE] == _ENDING
+        if words[_W_STATE] != _TAKING and not ending:
             return None
         length = words[_W_LENGTH]
         data = self._map[HEADER : HEADER + length] if length else self._map[HEADER:].rstrip(b"\0")
-        if not data:
+        if not data and not ending:
             return None
-        owner = self._map[_OWNER : _OWNER + words[_W_OWNER]]
-        return Unfinished(owner, self._signed[_W_OFFSET], words[_W_INODE], words[_W_MICROS], data)
+        return Unfinished(
+            self._written_owner(),
+            self._signed[_W_OFFSET],
+            words[_W_INODE],
+            words[_W_MICROS],
+            data,
+            ending,
+        )
+
+    def settling(self) -> bytes | None:
+        """Whose chunk a predecessor had written, but not put the new held back end in its place."""
+        return self._written_owner() if self._words[_W_STATE] == _SETTLING else None
+
+    def _written_owner(self) -> bytes:
+        return self._map[_OWNER : _OWNER + self._words[_W_OWNER]]
 
     def clear(self) -> None:
         """Forget all that is in the data region, whoever put it there."""
@@ -102,8 +126,13 @@ class Journal:
         self._words[_W_LENGTH] = 0
         self.trim()
 
-    def begin(self, owner: bytes, offset: int, inode: int, micros: int) -> None:
-        """Say where the next chunk goes. The data region is empty, so no order matters here."""
+    def begin(
+        self, owner: bytes, offset: int, inode: int, micros: int, *, ending: bool = False
+    ) -> None:
+        """Say where the next chunk goes. The data region is empty, so no order matters here.
+
+        `ending`: no chunk comes, but what was held back is to be written.
+        """
         words = self._words
         if owner is not self._owner:
             self._map[_OWNER : _OWNER + len(owner)] = owner
@@ -112,7 +141,7 @@ class Journal:
         self._signed[_W_OFFSET] = offset
         words[_W_INODE] = inode
         words[_W_MICROS] = micros
-        words[_W_STATE] = _TAKING
+        words[_W_STATE] = _ENDING if ending else _TAKING
 
     def read(self, fd: int) -> int:
         """Bytes taken from `fd` into the journal; 0 when it has none at the moment."""
@@ -126,6 +155,10 @@ class Journal:
     def taken(self, count: int) -> bytes:
         """The chunk that was read."""
         return self._map[HEADER : HEADER + count]
+
+    def settle(self) -> None:
+        """The chunk is in its log file, and the new held back end is staged."""
+        self._words[_W_STATE] = _SETTLING
 
     def done(self, count: int) -> None:
         """The chunk is in its log file, or is given up: it need not be remembered."""

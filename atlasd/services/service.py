@@ -40,6 +40,9 @@ class Service:
         """Take a new definition; running processes are not touched by it."""
         self.removed = False
         before, self.spec = self.spec, spec
+        # Before anything is handed out: a program that has a secret may say it at once.
+        for unit in self.units.values():
+            unit.output.keep_out(spec.secrets)
         if before.sockets != spec.sockets:
             self._redefine_sockets(before)
         self.digest = spec.digest()

@@ -26,6 +26,7 @@ from atlasd.services.signals import signal_number
 from atlasd.services.sockets import SocketError
 from atlasd.services.spec import ServiceSpec
 from atlasd.services.sweep import Sweep
+from atlasd.spellings import as_bytes
 from atlasd.states import Health, Lifecycle, Reason, Traffic, Wanted
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Unit:
         self.invocation = secrets.token_hex(16)
         self.status_text = ""
         self.leftovers = []
+        self.output.keep_out(spec.secrets, anew=True)
         if spec.pre_start:
             self.write_record()  # a successor would have to end what the hooks have begun
             try:
@@ -175,6 +177,7 @@ class Unit:
 
     def _spawn_failed(self, detail: str) -> None:
         self.attendants.dismiss()
+        detail = self.clean(detail)
         # A file is not worth more at a failed start than at a real one: told, counted, kept.
         note_crash(self, Reason.SPAWN, detail, Exit())
         self.machine.spawn_failed(self.now, detail)
@@ -478,6 +481,12 @@ class Unit:
         if verdict is Health.PASS and (not machine.is_ready or machine.in_crash_loop(self.now)):
             return Health.WARN
         return verdict
+
+    def clean(self, text: str) -> str:
+        """The text without the secrets that the instance was given: for all that is told of it."""
+        raw = as_bytes(text)
+        clean = self.output.redactor.redact(raw)
+        return text if clean is raw else clean.decode(errors="replace")
 
     def record_soon(self) -> None:
         """Keep what a successor needs once this turn is over, before anybody is told of it."""

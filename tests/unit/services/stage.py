@@ -1,7 +1,7 @@
 """A supervisor on a stage: its loop has a hand-wound clock, and its processes are played."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, cast
 import pytest
 
 from atlasd.clock import HandClock
+from atlasd.redaction import Redactor
 from atlasd.services import attendants, procinfo, spawn, supervisor, unit
 from atlasd.services.cgroup_place import Place
 from atlasd.services.commands import Commands, Finished
@@ -23,6 +24,7 @@ from atlasd.services.spec import (
     Backoff,
     Edge,
     HostPolicy,
+    KnownSecret,
     Log,
     Probe,
     Restart,
@@ -97,10 +99,19 @@ class PlayedOutput:
 
     def __init__(self, effects: object, log: Log, service: str, index: int) -> None:
         self.log = log
+        self.known: list[KnownSecret] = []
         self.tapped: Callable[[bytes, str], object] | None = None
 
     def define(self, log: Log) -> None:
         self.log = log
+
+    def keep_out(self, secrets: Iterable[KnownSecret], *, anew: bool = False) -> None:
+        known = [] if anew else self.known
+        self.known = [*known, *(secret for secret in secrets if secret not in known)]
+
+    @property
+    def redactor(self) -> Redactor:
+        return Redactor((secret.name, secret.value) for secret in self.known)
 
     def own(self, uid: int | None) -> None:
         pass
