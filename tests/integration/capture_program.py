@@ -17,7 +17,10 @@ from atlasd.services.loop import Loop
 from atlasd.services.output import Capture
 from atlasd.services.spec import Log
 
-OURS = ("output.py", "output_file.py", "output_files.py", "output_journal.py", "output_records.py")
+OURS = (
+    *("output.py", "output_file.py", "output_files.py", "output_journal.py"),
+    *("output_records.py", "output_secrets.py", "output_stream.py"),
+)
 
 
 def die_before_line(number: int) -> None:
