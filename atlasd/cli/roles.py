@@ -29,10 +29,20 @@ class Problem(Protocol):
 class Daemon(Protocol):
     """What the composition does for the commands, which themselves know nothing of it."""
 
-    def main(self, role: str, *, paths: Paths, config_file: Path | None, env: str | None) -> int:
+    def main(
+        self,
+        role: str,
+        *,
+        paths: Paths,
+        config_file: Path | None,
+        env: str | None,
+        overrides: Sequence[str] = (),
+    ) -> int:
         """Run a role until told to stop; the exit code."""
 
-    def check(self, *, paths: Paths, env: str | None) -> Sequence[Problem]:
+    def check(
+        self, *, paths: Paths, env: str | None, overrides: Sequence[str] = ()
+    ) -> Sequence[Problem]:
         """Everything that is wrong with the configuration, errors first.
 
         Raises `AtlasError` for what is no matter of single settings: a file that is missing.
@@ -54,6 +64,13 @@ def _places(command: F) -> F:
             metavar="FILE",
             type=click.Path(dir_okay=False),
             help="The main configuration file, in place of the one in etc.",
+        ),
+        click.option(
+            "--set",
+            "overrides",
+            metavar="KEY=VALUE",
+            multiple=True,
+            help="A setting that beats all files and variables, as log.level=debug; repeatable.",
         ),
     ):
         command = option(command)
@@ -95,14 +112,20 @@ def program(daemon: Daemon) -> click.Group:
     @atlasd.command()
     @_places
     @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-    def check(config: str | None, root: str | None, env: str | None, as_json: bool) -> int:
+    def check(
+        config: str | None,
+        root: str | None,
+        env: str | None,
+        overrides: tuple[str, ...],
+        as_json: bool,
+    ) -> int:
         """Say everything that is wrong with the configuration; change nothing.
 
         Exit code 0 when it is valid, 78 when it is not.
         """
         paths = find(root=root, config=config)
         try:
-            problems = daemon.check(paths=paths, env=env)
+            problems = daemon.check(paths=paths, env=env, overrides=overrides)
         except AtlasError as error:
             if as_json:
                 emit({"valid": False, "problems": [], **error.to_wire()})
@@ -129,10 +152,12 @@ def _tell(file: str, problems: Sequence[Problem], *, as_json: bool) -> int:
 
 
 def _role(name: str, daemon: Daemon) -> Callable[..., int]:
-    def command(config: str | None, root: str | None, env: str | None) -> int:
+    def command(
+        config: str | None, root: str | None, env: str | None, overrides: tuple[str, ...]
+    ) -> int:
         paths = find(root=root, config=config)
         file = Path(config) if config else None
-        return daemon.main(name, paths=paths, config_file=file, env=env)
+        return daemon.main(name, paths=paths, config_file=file, env=env, overrides=overrides)
 
     return command
 

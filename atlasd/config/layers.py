@@ -64,6 +64,8 @@ class Layers:
     layers: tuple[Layer, ...]
     """Those of variables as they are: what their names mean depends on the layers below."""
     problems: tuple[Problem, ...]
+    complete: bool
+    """Whether every layer could be read, as far as it goes."""
     described: tuple[Described, ...]
     """Every layer there is or could be, the lowest first; without the defaults."""
     naming: Mapping[str, NameSettings]
@@ -121,6 +123,7 @@ def read(
         chosen_by=choice.by,
         layers=layers,
         problems=tuple(reading.problems),
+        complete=reading.complete,
         described=tuple(sorted(reading.described, key=lambda d: _rank(d.name))),
         naming=reading.naming,
     )
@@ -200,6 +203,8 @@ class _Reading:
         self._layers: list[Layer] = []
         self._passed_over: set[Path] = set()
         self.problems: list[Problem] = []
+        self.complete = True
+        """False once a layer is missing from those that there are."""
         self.described: list[Described] = []
         self.naming: dict[str, NameSettings] = {}
 
@@ -246,7 +251,11 @@ class _Reading:
                     hint="write it (share/atlasd/etc/atlasd.toml shows every setting), or name "
                     "another with --config FILE or --root DIR",
                 ) from None
-            self.problems.append(_unread(error, path))
+            self._miss(_unread(error, path))
+
+    def _miss(self, problem: Problem) -> None:
+        self.problems.append(problem)
+        self.complete = False
 
     def file(self, path: Path, name: str) -> None:
         """Read a file of settings that was found."""
@@ -260,7 +269,7 @@ class _Reading:
         try:
             return files.read(path, source)
         except AtlasError as error:
-            self.problems.append(_unread(error, path))
+            self._miss(_unread(error, path))
             return None
 
     def of_host(self, folder: Path, hostname: str) -> None:
@@ -268,7 +277,7 @@ class _Reading:
         names = tuple(dict.fromkeys((hostname, hostname.partition(".")[0])))
         found = [path for path in self.parts(folder) if path.stem in names]
         if len(found) > 1:
-            self.problems.append(_two(found, f"one file for the host {names[-1]}"))
+            self._miss(_two(found, f"one file for the host {names[-1]}"))
         if found:
             self.file(found[0], "host file")
         else:
@@ -288,7 +297,7 @@ class _Reading:
         try:
             layer = files.read(path, source, dialect=DIALECT, variables=self._environ)
         except AtlasError as error:
-            self.problems.append(_unread(error, path))
+            self._miss(_unread(error, path))
             return
         self._of_variables(replace(layer, name=".env file"))
         for name in layer.data:
@@ -339,6 +348,7 @@ class _Reading:
         chain = environments.Chain(choice, known, self._read)
         layers = chain.layers()
         self.problems += chain.problems
+        self.complete = self.complete and not chain.problems
         if not layers and not known.get(choice.name):
             self.absent(f"environment {choice.name}", str(folder / f"{choice.name}.toml"))
         return layers
@@ -354,7 +364,7 @@ class _Reading:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            self.problems.append(
+            self._miss(
                 Problem(file=str(folder), got=f"the folder cannot be read: {error.strerror}")
             )
             return []

@@ -243,7 +243,7 @@ def _resolve(
     found = layers.read(
         paths, sources, env=env, environ=environ, overrides=overrides, hostname=hostname
     )
-    if any(not problem.warning for problem in found.problems):
+    if not found.complete:
         # With a layer missing, the rest would be full of faults that aren't there.
         return None, in_order(found.problems)
     laid = layers.lay(found, further(offers))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from atlasd.config import shape
+from atlasd.config.problems import shown
 from atlasd.contracts.config import UNSET, Fault, KeyPath, Layer, Outline, Position
 from atlasd.errors import nearest
 
@@ -77,7 +78,6 @@ def typed(layer: Layer, outline: Outline) -> Layer:
         try:
             return read(found, kinds)
         except NotThatError:
-            # The text is not repeated: nothing says yet whether it may be.
             expected = getattr(here, "expected", "") or " or ".join(sorted(kinds))
             hint = next((_HINTS[kind] for kind in _HINTS if kind in kinds), "")
             faults.append(
@@ -85,7 +85,7 @@ def typed(layer: Layer, outline: Outline) -> Layer:
                     where=layer.where(path),
                     path=path,
                     expected=expected,
-                    got="other text",
+                    got=shown(found, path),
                     hint=hint,
                 )
             )

@@ -28,7 +28,14 @@ from atlasd.paths import Paths
 __all__ = ["check", "main"]
 
 
-def main(role: str, *, paths: Paths, config_file: Path | None, env: str | None) -> int:
+def main(
+    role: str,
+    *,
+    paths: Paths,
+    config_file: Path | None,
+    env: str | None,
+    overrides: Sequence[str] = (),
+) -> int:
     """Run `role` (run, core, api or monitoring) until it is told to end; the exit code.
 
     `paths` knows of `config_file` already. Raises `AtlasError` for what keeps it from starting.
@@ -43,7 +50,7 @@ def main(role: str, *, paths: Paths, config_file: Path | None, env: str | None) 
         paths.prepare()
         held = lock(paths, "core" if role == "run" else role)
     try:
-        ground = lay(role, paths, env)
+        ground = lay(role, paths, env, overrides)
         over = turn(_turn(ground))
         ground.host.close()
     finally:
@@ -55,7 +62,7 @@ def main(role: str, *, paths: Paths, config_file: Path | None, env: str | None) 
     return EXIT_OK
 
 
-def check(*, paths: Paths, env: str | None) -> Sequence[Problem]:
+def check(*, paths: Paths, env: str | None, overrides: Sequence[str] = ()) -> Sequence[Problem]:
     """Everything that is wrong with the configuration, errors first; see `atlasd.config.load`."""
     logs.configure(role="check", level="error")
     host = plugins(paths, [])
@@ -63,6 +70,7 @@ def check(*, paths: Paths, env: str | None) -> Sequence[Problem]:
         paths,
         sources(host),
         env=env,
+        overrides=overrides,
         offers=offers(host),
         applications=applications("check", paths),
     )

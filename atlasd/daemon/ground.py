@@ -42,6 +42,8 @@ class Ground:
     redact: logs.Redactor
     heard: list[Callable[[Event], None]]
     """Who is told what plugins publish."""
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE of each `--set`."""
 
     def load(self) -> Config:
         """The configuration as its files are now. Raises as `atlasd.config.load.load`."""
@@ -50,6 +52,7 @@ class Ground:
             self.paths,
             sources(self.host),
             env=self.env,
+            overrides=self.overrides,
             offers=offers(self.host),
             applications=applications(self.role, self.paths),
             generation=self.config.generation + 1,
@@ -93,7 +96,7 @@ class Ground:
         self.redact.learn([(name, value)])
 
 
-def lay(role: str, paths: Paths, env: str | None) -> Ground:
+def lay(role: str, paths: Paths, env: str | None, overrides: Sequence[str] = ()) -> Ground:
     """Load plugins and configuration. Raises `AtlasError` for a configuration with errors."""
     heard: list[Callable[[Event], None]] = []
     host = plugins(paths, heard)
@@ -102,6 +105,7 @@ def lay(role: str, paths: Paths, env: str | None) -> Ground:
         paths,
         sources(host),
         env=env,
+        overrides=overrides,
         offers=offers(host),
         applications=applications(role, paths),
     )
@@ -113,6 +117,7 @@ def lay(role: str, paths: Paths, env: str | None) -> Ground:
         config=config,
         redact=logs.Redactor(),
         heard=heard,
+        overrides=tuple(overrides),
     )
     ground.take(config)
     for warning in config.warnings:

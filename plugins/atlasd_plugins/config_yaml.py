@@ -267,7 +267,7 @@ class _Reading:
                 hint = "write it in quotes if text is meant"
                 if instead:
                     hint = f"write {instead}, or put it in quotes if text is meant"
-                self.fault(at, path, got, hint, "one meaning")
+                self.fault(at, path, got, hint, "a value that every version of YAML reads alike")
                 return
 
     def _refuse_tag(self, tag: str, at: int, path: KeyPath) -> None:
