@@ -248,7 +248,7 @@ def _resolve(
         return None, in_order(found.problems)
     laid = layers.lay(found, further(offers))
     merged = laid.merged
-    findings = Findings(merged.layer, merged.shadowed)
+    findings = Findings(merged.layer, merged.shadowed, merged.unset)
     findings.problems += (*found.problems, *laid.problems, *complaints(merged))
 
     def folder_of(path: KeyPath) -> str:

@@ -71,20 +71,21 @@ def _no_such_item(misuse: Misuse, merged: Merged) -> Words:
 
 def _nothing_below(misuse: Misuse, merged: Merged) -> Words:
     key = str(misuse.path[-1])
+    around = shape.at(misuse.path[:-1])
+    if around is not None and around.model is not None and key in around.keys:
+        return "", "no layer below has it", "remove it", True
+    if shape.closed(misuse.path[:-1]):
+        return "", "unknown key", nearest(key, around.keys) if around is not None else "", False
     beside = _value_at(merged.data, misuse.path[:-1])
     near = nearest(key, list(beside)) if isinstance(beside, dict) else ""
-    hint = near if near.startswith("did") else "remove it"
-    known = shape.at(misuse.path)
-    if known is None and shape.closed(misuse.path[:-1]):
-        around = shape.at(misuse.path[:-1])
-        return "", "unknown key", nearest(key, around.keys) if around is not None else "", False
-    return "", "no layer below has it", hint, True
+    return "", "no layer below has it", near if near.startswith("did") else "remove it", True
 
 
 def _ids(misuse: Misuse, merged: Merged) -> Words:
-    below = merged.layer.where(misuse.path)
+    old = merged.shadowed(misuse.path)
     hint = "give each an id, or none of them one"
-    return f"an id of its own in each table, as at {below}", "tables without, or twice", hint, False
+    expected = f"an id of its own in each table, as at {old[-1].place}"
+    return expected, "tables without, or twice the same", hint, False
 
 
 _WORDS = {

@@ -171,13 +171,16 @@ class Findings:
         self,
         layer: Layer,
         shadowed: Callable[[KeyPath], Sequence[Shadowed]] = lambda _path: (),
+        unset: Mapping[KeyPath, Position] | None = None,
     ) -> None:
         """`layer` has the data as the files have it: messages show a reference, not its value.
 
-        `shadowed` gives the values that were replaced at a path, the lowest layer first.
+        `shadowed` gives the values that were replaced at a path, the lowest layer first; `unset`
+        the places where keys were unset that are now missing.
         """
         self.layer = layer
         self._shadowed = shadowed
+        self._unset = unset or {}
         self.problems: list[Problem] = []
         self.unresolved: set[KeyPath] = set()
         """Settings whose references stand for nothing, so that what stands there is no fault."""
@@ -208,6 +211,7 @@ class Findings:
         if not at_key and any(path[:n] in self.unresolved for n in range(len(path) + 1)):
             return
         where = self.layer.where_key(path) if at_key else self.layer.where(path)
+        where = self._unset.get(path, where)
         if got is None:
             got = self._shown(path)
         self.problems.append(

@@ -85,7 +85,7 @@ def typed(layer: Layer, outline: Outline) -> Layer:
                     where=layer.where(path),
                     path=path,
                     expected=expected,
-                    got=shown(found, path),
+                    got=shown(found, path) if kinds - {"table"} else "text",
                     hint=hint,
                 )
             )

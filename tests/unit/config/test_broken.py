@@ -1,12 +1,15 @@
 """What a user reads about each kind of broken configuration, word for word.
 
-`broken/*.toml` are the files, `broken/*.txt` what `atlasd check` says about them. After a change
+`broken/*.toml` are the files, `broken/*.txt` what `atlasd check` says about them. What takes
+several layers has a folder below `broken_layers`: the files as they lie in etc, `variables` of the
+process, a `--set` for each line of `command-line`, and what is said in `said.txt`. After a change
 that is meant, write the texts anew with `ATLASD_WRITE_EXPECTED=1 pytest tests/unit/config` and read
 the difference: it is what users will read.
 """
 
 import dataclasses
 import os
+import shutil
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from atlasd.contracts.settings import Settings
 from atlasd.errors import EXIT_CONFIG, AtlasError
 from tests.unit.config.desk import Desk
 
+LAYERED = sorted(path for path in (Path(__file__).parent / "broken_layers").iterdir())
 BROKEN = sorted((Path(__file__).parent / "broken").glob("*.toml"))
 
 
@@ -52,7 +56,7 @@ OFFERS = Offers(
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(BROKEN) >= 25
+    assert len(BROKEN) + len(LAYERED) >= 60
 
 
 @pytest.mark.parametrize("path", BROKEN, ids=lambda path: path.stem)
@@ -82,3 +86,37 @@ def test_a_broken_file_is_refused_whole(desk: Desk, path: Path) -> None:
     assert caught.value.message.splitlines() == [str(problem) for problem in errors]
     assert caught.value.details == {"problems": [problem.to_wire() for problem in errors]}
     assert "atlasd check" in caught.value.hint
+
+
+def laid(desk: Desk, folder: Path) -> Desk:
+    """The desk with the files of a folder in its etc."""
+    shutil.copytree(folder, desk.etc)
+    main = next(
+        path for path in desk.etc.iterdir() if path.stem == "atlasd" and path.suffix != ".env"
+    )
+    variables, words = desk.etc / "variables", desk.etc / "command-line"
+    environ = dict(desk.environ)
+    if variables.exists():
+        lines = variables.read_text().splitlines()
+        environ |= dict(line.split("=", 1) if "=" in line else (line, "") for line in lines)
+    return dataclasses.replace(
+        desk,
+        paths=dataclasses.replace(desk.paths, config=str(main)),
+        environ=environ,
+        overrides=tuple(words.read_text().splitlines()) if words.exists() else (),
+        offers=OFFERS,
+    )
+
+
+@pytest.mark.parametrize("folder", LAYERED, ids=lambda path: path.name)
+def test_broken_layers_are_explained(desk: Desk, folder: Path) -> None:
+    desk = laid(desk, folder)
+    said = "".join(f"{line}\n" for line in desk.says())
+    expected = folder / "said.txt"
+    if os.environ.get("ATLASD_WRITE_EXPECTED"):
+        expected.write_text(said)
+    assert said == expected.read_text()
+    assert "hunter2" not in said
+    with pytest.raises(AtlasError) as caught:
+        desk.load()
+    assert caught.value.code == "config.invalid"
