@@ -20,7 +20,12 @@ def register_config_sources() -> list[ConfigSource]:
             name="dotenv",
             summary=".env files in the dialects of bash, docker, compose and systemd",
             suffixes=(".env",),
-            dialects={"bash": bash, "docker": docker, "compose": compose, "systemd": systemd},
+            dialects={
+                "bash": as_bash,
+                "docker": as_docker,
+                "compose": as_compose,
+                "systemd": as_systemd,
+            },
         )
     ]
 
@@ -28,28 +33,28 @@ def register_config_sources() -> list[ConfigSource]:
 # The dialects are imported late: who has no .env file needs none of them.
 
 
-def bash(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
+def as_bash(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
     """Read as `set -a; . FILE` does, as far as that needs no command to be run."""
     from atlasd_plugins.config_dotenv.bash import parse
 
     return parse(text, origin, variables)
 
 
-def docker(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
+def as_docker(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
     """Read as `docker run --env-file FILE` does."""
     from atlasd_plugins.config_dotenv.docker import parse
 
     return parse(text, origin, variables)
 
 
-def compose(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
+def as_compose(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
     """Read as `docker compose` does."""
     from atlasd_plugins.config_dotenv.compose import parse
 
     return parse(text, origin, variables)
 
 
-def systemd(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
+def as_systemd(text: str, origin: str, variables: Mapping[str, str], /) -> Layer:
     """Read as `EnvironmentFile=FILE` of a unit does."""
     from atlasd_plugins.config_dotenv.systemd import parse
 
