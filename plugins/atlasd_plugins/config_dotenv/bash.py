@@ -116,7 +116,7 @@ def _dollar(reading: Reading, word: Callable[[Reading], str]) -> str:
     if reading.char == "`" or reading.text.startswith("$(", start):
         raise Refused(start, "text", "a command", _ONLY_ASSIGNMENTS)
     following = reading.text[start + 1 : start + 2]
-    if following and following in '0123456789?$#@*!-["':
+    if following and following in "0123456789?$#@*!-[":
         raise Refused(start, KNOWN, "another expansion")
     found = expand(reading, word)
     if found is None:
