@@ -93,7 +93,7 @@ def _word(reading: Reading, ends: str) -> str:
             raise Refused(reading.at, "text", "a ~ without quotes", "write $HOME, or quote it")
         elif char == "\\":
             escaped = reading.text[reading.at + 1 : reading.at + 2]
-            value.append("" if escaped == "\n" else escaped)
+            value.append("" if escaped == "\n" else escaped or char)
             reading.at += 2
         elif char in _SPECIAL and ends == _ENDS:
             raise Refused(reading.at, "text", f"a {char} without quotes", "quote the value")

@@ -97,8 +97,9 @@ def laid(desk: Desk, folder: Path) -> Desk:
     variables, words = desk.etc / "variables", desk.etc / "command-line"
     environ = dict(desk.environ)
     if variables.exists():
-        lines = variables.read_text().splitlines()
-        environ |= dict(line.split("=", 1) if "=" in line else (line, "") for line in lines)
+        for line in variables.read_text().splitlines():
+            name, _, value = line.partition("=")
+            environ[name] = value
     return dataclasses.replace(
         desk,
         paths=dataclasses.replace(desk.paths, config=str(main)),
