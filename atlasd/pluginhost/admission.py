@@ -6,6 +6,7 @@ import re
 import types
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from typing import Any
 
 import pluggy
@@ -241,11 +242,19 @@ def _check_offers(
 
 
 def _installed(module: str) -> bool:
-    # Only the top-level name is looked for: to look for more would import it.
+    """Whether a module can be found; neither it nor a package that it is in is imported."""
+    first, *rest = module.split(".")
     try:
-        return importlib.util.find_spec(module.split(".", maxsplit=1)[0]) is not None
+        spec = importlib.util.find_spec(first)
+        name = first
+        for part in rest:
+            if spec is None or spec.submodule_search_locations is None:
+                break
+            name = f"{name}.{part}"
+            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
     except (ImportError, ValueError):
         return False
+    return spec is not None
 
 
 def _check_descriptor(kind: Kind, descriptor: Descriptor) -> None:

@@ -9,8 +9,14 @@ from atlasd.contracts.secrets import Capability, SecretBackend
 from atlasd.testing.descriptors import load_module
 from atlasd.testing.memory_backend import MemoryBackend
 from atlasd.testing.secrets import Disable, SecretBackendSuite
-from atlasd_plugins import secrets_aws, secrets_environ, secrets_fernet, secrets_systemd
-from tests.plugins import moto_server
+from atlasd_plugins import (
+    secrets_aws,
+    secrets_azure,
+    secrets_environ,
+    secrets_fernet,
+    secrets_systemd,
+)
+from tests.plugins import azure_vault, moto_server
 from tests.plugins.listeners import free_port
 
 
@@ -85,6 +91,33 @@ class TestAws(SecretBackendSuite):
             "attempts": 1,
             **moto_server.KEYS,
         }
+
+
+class TestAzure(SecretBackendSuite):
+    """The SDK against a vault over TLS; its pages are short, so that there are several."""
+
+    @pytest.fixture
+    def vault(self) -> azure_vault.Vault:
+        return azure_vault.emptied()
+
+    @pytest.fixture
+    def backend(self) -> SecretBackend:
+        return load_module(secrets_azure, SecretBackend, "azure")
+
+    @pytest.fixture
+    def settings(self, vault: azure_vault.Vault) -> dict[str, Any]:
+        return vault.settings
+
+    @pytest.fixture
+    def down(self, vault: azure_vault.Vault) -> dict[str, Any]:
+        return {**vault.settings, "vault_url": f"https://localhost:{free_port()}", "attempts": 1}
+
+    @pytest.fixture
+    def disable(self, vault: azure_vault.Vault) -> Disable:
+        async def disable(name: str, version: str) -> None:
+            vault.change(f"production--{name}", version, {"attributes": {"enabled": False}})
+
+        return disable
 
 
 class TestFernet(SecretBackendSuite):

@@ -33,6 +33,8 @@ def front_of(behind: str) -> Iterator[Front]:
     front = Front()
 
     class Handler(BaseHTTPRequestHandler):
+        wbufsize = -1  # head and body in one packet: two would wait for each other
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             front.asked.append({name.lower(): value for name, value in self.headers.items()})

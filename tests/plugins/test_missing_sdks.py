@@ -3,8 +3,8 @@
 import importlib
 import importlib.util
 import tomllib
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -25,14 +25,18 @@ def candidate(name: str) -> Candidate:
     )
 
 
-@pytest.mark.parametrize(("name", "module"), [("aws", "boto3")])
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("aws", "boto3"), ("azure", "azure.identity"), ("azure", "azure.keyvault.secrets")],
+)
 def test_the_line_that_installs_it(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    find_spec = importlib.util.find_spec
-
-    def without(wanted: str, package: str | None = None) -> Any:
-        return None if wanted.split(".", maxsplit=1)[0] == module else find_spec(wanted, package)
-
-    monkeypatch.setattr(importlib.util, "find_spec", without)
+    whole, part = importlib.util.find_spec, PathFinder.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == module else whole(name)
+    )
+    monkeypatch.setattr(
+        PathFinder, "find_spec", lambda name, path: None if name == module else part(name, path)
+    )
     roll = Roll()
     roll.take(candidate(name))
     (refused,) = roll.refused
@@ -42,7 +46,7 @@ def test_the_line_that_installs_it(name: str, module: str, monkeypatch: pytest.M
     )
 
 
-@pytest.mark.parametrize("name", ["aws"])
+@pytest.mark.parametrize("name", ["aws", "azure"])
 def test_with_its_sdk_it_is_admitted(name: str) -> None:
     roll = Roll()
     roll.take(candidate(name))

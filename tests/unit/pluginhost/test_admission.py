@@ -149,6 +149,7 @@ REFUSALS = [
         "it needs the module 'absent.client', which is not installed: pip install 'atlasd[aws]'",
     ),
     (checks("[check(requires=('absent.client',))]"), "is not installed: pip install absent"),
+    (checks("[check(requires=('email.absent',))]"), "it needs the module 'email.absent'"),
     (
         plugin("@hookimpl\ndef register_operations(): return [operation(name='do')]"),
         "its operation 'do' has no proper name: it must be dotted",
