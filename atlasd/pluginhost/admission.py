@@ -246,12 +246,11 @@ def _installed(module: str) -> bool:
     first, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(first)
-        name = first
         for part in rest:
             if spec is None or spec.submodule_search_locations is None:
                 break
-            name = f"{name}.{part}"
-            spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
+            # Under its last name alone: in full, its package would have to be imported.
+            spec = PathFinder.find_spec(part, list(spec.submodule_search_locations))
     except (ImportError, ValueError):
         return False
     return spec is not None

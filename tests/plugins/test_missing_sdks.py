@@ -3,7 +3,7 @@
 import importlib
 import importlib.util
 import tomllib
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 import pytest
@@ -30,13 +30,17 @@ def candidate(name: str) -> Candidate:
     [("aws", "boto3"), ("azure", "azure.identity"), ("azure", "azure.keyvault.secrets")],
 )
 def test_the_line_that_installs_it(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, part = importlib.util.find_spec, PathFinder.find_spec
+    whole, last = importlib.util.find_spec, module.rpartition(".")[2]
+
+    class Finder(PathFinder):
+        @staticmethod
+        def find_spec(name: str, path: list[str]) -> ModuleSpec | None:  # type: ignore[override]
+            return None if name == last else PathFinder.find_spec(name, path)
+
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == module else whole(name)
     )
-    monkeypatch.setattr(
-        PathFinder, "find_spec", lambda name, path: None if name == module else part(name, path)
-    )
+    monkeypatch.setattr("atlasd.pluginhost.admission.PathFinder", Finder)
     roll = Roll()
     roll.take(candidate(name))
     (refused,) = roll.refused
