@@ -194,6 +194,56 @@ class ConfigurationRefused(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecretChanged(Event):
+    """A secret that is in use has another version, or another value, than before."""
+
+    kind = "secret-changed"
+    secret: str
+    backend: str = ""
+    version: str = ""
+    environment: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecretRevoked(Event):
+    """A secret that is in use was deleted, disabled or denied; `reason` is the error's code."""
+
+    kind = "secret-revoked"
+    secret: str
+    backend: str = ""
+    environment: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecretStale(Event):
+    """A backend does not answer, and values from before are used; told once for an outage."""
+
+    kind = "secret-stale"
+    secret: str
+    backend: str = ""
+    environment: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecretRotated(Event):
+    """A step of a rotation was done, or the rotation failed and the current value stays."""
+
+    kind = "secret-rotated"
+    secret: str
+    step: str
+    """create | set | test | promote | retire | failed"""
+    backend: str = ""
+    version: str = ""
+    environment: str = ""
+    actor: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OperationPerformed(Event):
     """Somebody asked for an operation that changes something, and it was done or refused."""
 
@@ -258,6 +308,10 @@ KINDS: Mapping[str, type[Event]] = {
         CoreStopped,
         ConfigurationLoaded,
         ConfigurationRefused,
+        SecretChanged,
+        SecretRevoked,
+        SecretStale,
+        SecretRotated,
         OperationPerformed,
         CheckReported,
         PluginFailed,

@@ -249,6 +249,9 @@ class SecretBackend:
     that is down, or has no key yet, must not keep it from opening: its calls say so."""
     capabilities: frozenset[Capability] = frozenset()
     """What it can do beside `get` and `describe`."""
+    local: bool = False
+    """Whether the secrets lie on this host, so that an outage of something else cannot keep them
+    away: no last known good value of them is kept on disk beside them."""
     settings: type[BaseModel] = NoSettings
     """Of the table `[secrets.backends.NAME]`, beside `type`. One whose settings all have defaults
     can be used under its own name without a table."""

@@ -4,6 +4,7 @@ fresh -> stale, while it is fetched anew -> stale, since the backend does not an
 What was deleted, disabled or denied is over at once, or after a grace that the policy grants.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -176,9 +177,9 @@ class Cache:
         for key in [k for k in self._entries if k.backend == backend]:
             del self._entries[key]
 
-    def keys(self) -> tuple[Key, ...]:
+    def __iter__(self) -> Iterator[Key]:
         """All that something is known of."""
-        return tuple(self._entries)
+        return iter(tuple(self._entries))
 
     def due(self, key: Key) -> float:
         """When it is to be fetched the next time, monotonic seconds; 0 for at once."""

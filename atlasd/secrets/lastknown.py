@@ -1,9 +1,10 @@
 """The last known good value of each secret, encrypted on disk, for a start during an outage.
 
-A file for each, so that one that is damaged costs only itself. It is encrypted with AES-GCM, bound
-to its environment, backend, name and selector, by a key that is made of a key file in another
-folder and of the host's machine id: a copy of the folder, or of the whole state folder on another
-host, gives nothing away. Who is root here can read it, as he can read the daemon's memory.
+A file for each, so that one that is damaged costs only itself. It is encrypted with AES-GCM and
+bound to its environment, its backend with all settings, its name and selector, by a key that is
+made of a key file in another folder and of the host's machine id: a copy of this folder alone, or
+of the state folder without /etc/machine-id, gives nothing away. Who is root here can read it, as
+he can read the daemon's memory.
 
 Two roles share the folder. The one that fetches holds the secret's lock, and the other one finds
 what was fetched: a secret is fetched once for the host.
@@ -49,14 +50,26 @@ class Found:
 class LastKnown:
     """The folder of one host. Its methods block: call them from a thread."""
 
-    def __init__(self, folder: Path, key: Callable[[], bytes], *, machine: bytes = b"") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: Callable[[], bytes],
+        *,
+        machine: bytes = b"",
+        place: tuple[str, ...] = (),
+    ) -> None:
         """`key` gives the key file's bytes when first needed; `machine` names the host."""
         self._folder = folder
+        self._place = place
         self._key = key
         self._machine = machine
         self._keys: tuple[bytes, bytes] | None = None
 
-    def keep(self, environment: str, key: Key, value: SecretVersion, fetched: float) -> None:
+    def at(self, *place: str) -> "LastKnown":
+        """The values of one place: an environment, and a backend with its settings."""
+        return LastKnown(self._folder, self._key, machine=self._machine, place=place)
+
+    def keep(self, key: Key, value: SecretVersion, fetched: float) -> None:
         """Write what was fetched at that wall time. Raises `OSError`, `AtlasError`."""
         assert value.value is not None
         body = {
@@ -67,9 +80,9 @@ class LastKnown:
         }
         nonce = secrets.token_bytes(_NONCE)
         sealed = nonce + self._cipher().encrypt(
-            nonce, json.dumps(body).encode(), _binding(environment, key)
+            nonce, json.dumps(body).encode(), self._binding(key)
         )
-        path = self._path(environment, key)
+        path = self._path(key)
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -83,15 +96,15 @@ class LastKnown:
             fresh.unlink(missing_ok=True)
             raise
 
-    def find(self, environment: str, key: Key) -> Found | None:
+    def find(self, key: Key) -> Found | None:
         """What is known; None for nothing, and for what cannot be read: it is only a copy."""
         from cryptography.exceptions import InvalidTag
 
-        path = self._path(environment, key)
+        path = self._path(key)
         try:
             sealed = path.read_bytes()
             nonce, token = sealed[:_NONCE], sealed[_NONCE:]
-            body = json.loads(self._cipher().decrypt(nonce, token, _binding(environment, key)))
+            body = json.loads(self._cipher().decrypt(nonce, token, self._binding(key)))
         except FileNotFoundError:
             return None
         except (OSError, InvalidTag, ValueError) as error:
@@ -108,17 +121,17 @@ class LastKnown:
             fetched=body["fetched"],
         )
 
-    def drop(self, environment: str, key: Key) -> None:
+    def drop(self, key: Key) -> None:
         """Forget a secret, as when it was revoked."""
-        path = self._path(environment, key)
+        path = self._path(key)
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
 
     @contextmanager
-    def turn(self, environment: str, key: Key) -> Iterator[bool]:
+    def turn(self, key: Key) -> Iterator[bool]:
         """Whether it is this role's turn to fetch; False while another one does."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number = int(self._name(environment, key)[:8], 16) % _LOCKS
+        number = int(self._name(key)[:8], 16) % _LOCKS
         path = self._folder / f".lock-{number}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -131,13 +144,16 @@ class LastKnown:
         finally:
             os.close(descriptor)
 
-    def _path(self, environment: str, key: Key) -> Path:
-        return self._folder / self._name(environment, key)
+    def _path(self, key: Key) -> Path:
+        return self._folder / self._name(key)
 
-    def _name(self, environment: str, key: Key) -> str:
+    def _name(self, key: Key) -> str:
         # Names of secrets say what a host has to do with; they aren't written plainly.
         names = self._both()[1]
-        return hmac.new(names, _binding(environment, key), hashlib.sha256).hexdigest()[:40]
+        return hmac.new(names, self._binding(key), hashlib.sha256).hexdigest()[:40]
+
+    def _binding(self, key: Key) -> bytes:
+        return json.dumps([*self._place, *key]).encode()
 
     def _cipher(self) -> "AESGCM":
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -161,7 +177,3 @@ def machine_id() -> bytes:
         return _MACHINE_ID.read_bytes().strip()
     except OSError:
         return b""
-
-
-def _binding(environment: str, key: Key) -> bytes:
-    return json.dumps([environment, *key]).encode()

@@ -19,7 +19,7 @@ VALUE = SecretVersion(
 
 
 def disk(folder: Path, *, key: bytes = b"k" * 32, machine: bytes = b"here") -> LastKnown:
-    return LastKnown(folder / "known", lambda: key, machine=machine)
+    return LastKnown(folder / "known", lambda: key, machine=machine).at("production", "{}")
 
 
 def files(folder: Path) -> list[Path]:
@@ -27,14 +27,14 @@ def files(folder: Path) -> list[Path]:
 
 
 def test_what_was_kept_is_found_by_a_later_daemon(tmp_path: Path) -> None:
-    disk(tmp_path).keep("production", KEY, VALUE, 1234.5)
-    found = disk(tmp_path).find("production", KEY)
+    disk(tmp_path).keep(KEY, VALUE, 1234.5)
+    found = disk(tmp_path).find(KEY)
     assert found is not None
     assert (found.value, found.fetched) == (VALUE, 1234.5)
 
 
 def test_nothing_of_it_can_be_read(tmp_path: Path) -> None:
-    disk(tmp_path).keep("production", KEY, VALUE, 1234.5)
+    disk(tmp_path).keep(KEY, VALUE, 1234.5)
     (path,) = files(tmp_path)
     assert path.stat().st_mode & 0o777 == 0o600
     raw = path.read_bytes() + path.name.encode()
@@ -52,19 +52,20 @@ def test_a_file_that_was_copied_to_another_name_is_of_no_use(
     tmp_path: Path, environment: str, key: Key
 ) -> None:
     known = disk(tmp_path)
-    known.keep("production", KEY, VALUE, 1.0)
+    known.keep(KEY, VALUE, 1.0)
     (source,) = files(tmp_path)
-    known.keep(environment, key, VALUE, 1.0)
+    other = known.at(environment, "{}")
+    other.keep(key, VALUE, 1.0)
     (target,) = set(files(tmp_path)) - {source}
     target.write_bytes(source.read_bytes())
-    assert known.find(environment, key) is None
-    assert known.find("production", KEY) is not None
+    assert other.find(key) is None
+    assert known.find(KEY) is not None
 
 
 def test_another_host_or_key_reads_nothing(tmp_path: Path) -> None:
-    disk(tmp_path).keep("production", KEY, VALUE, 1.0)
-    assert disk(tmp_path, machine=b"there").find("production", KEY) is None
-    assert disk(tmp_path, key=b"x" * 32).find("production", KEY) is None
+    disk(tmp_path).keep(KEY, VALUE, 1.0)
+    assert disk(tmp_path, machine=b"there").find(KEY) is None
+    assert disk(tmp_path, key=b"x" * 32).find(KEY) is None
 
 
 @settings(max_examples=40, deadline=None)
@@ -74,7 +75,7 @@ def test_a_damaged_file_is_as_good_as_none(
 ) -> None:
     folder = tmp_path_factory.mktemp("known")
     known = disk(folder)
-    known.keep("production", KEY, VALUE, 1.0)
+    known.keep(KEY, VALUE, 1.0)
     (path,) = files(folder)
     raw = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
@@ -82,25 +83,25 @@ def test_a_damaged_file_is_as_good_as_none(
     else:
         raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(raw)
-    assert known.find("production", KEY) is None
+    assert known.find(KEY) is None
 
 
 def test_what_was_dropped_is_gone(tmp_path: Path) -> None:
     known = disk(tmp_path)
-    known.keep("production", KEY, VALUE, 1.0)
-    known.drop("production", KEY)
-    known.drop("production", KEY)
-    assert known.find("production", KEY) is None
+    known.keep(KEY, VALUE, 1.0)
+    known.drop(KEY)
+    known.drop(KEY)
+    assert known.find(KEY) is None
     assert files(tmp_path) == []
 
 
 def test_one_of_two_has_its_turn(tmp_path: Path) -> None:
     one, other = disk(tmp_path), disk(tmp_path)
-    with one.turn("production", KEY) as mine:
+    with one.turn(KEY) as mine:
         assert mine
-        with other.turn("production", KEY) as theirs:
+        with other.turn(KEY) as theirs:
             assert not theirs
-    with other.turn("production", KEY) as theirs:
+    with other.turn(KEY) as theirs:
         assert theirs
 
 
