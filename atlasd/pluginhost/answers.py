@@ -25,6 +25,7 @@ MOST_SAMPLES = 1_000
 """Samples that a collector may give at once."""
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 _METRIC = re.compile(r"[a-z][a-z0-9_]*")
 _LABEL = re.compile(r"[a-zA-Z][a-zA-Z0-9_]*")
@@ -95,6 +96,20 @@ def model(wanted: type[M]) -> Callable[[object], M]:
     def accept(answer: object) -> M:
         if not isinstance(answer, wanted):
             raise WrongAnswerError(f"it gave a {type(answer).__name__}, not a {wanted.__name__}")
+        return answer
+
+    return accept
+
+
+def instance(expect: type | tuple[type, ...]) -> Callable[[T], T]:
+    """Accepts what is of a type, or of one of several."""
+
+    def accept(answer: T) -> T:
+        if not isinstance(answer, expect):
+            several = expect if isinstance(expect, tuple) else (expect,)
+            names = " or ".join(one.__name__ for one in several)
+            # The answer itself may be a secret: its type has to do.
+            raise WrongAnswerError(f"it gave a {type(answer).__name__}, not a {names}")
         return answer
 
     return accept

@@ -1,12 +1,14 @@
 """The context that one plugin works with, and the bounds of what it may publish and log."""
 
+import copy
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from atlasd.clock import Clock
+from atlasd.contracts.secrets import SecretValue
 from atlasd.errors import AtlasError
 from atlasd.events import Event
 from atlasd.pluginhost.allowance import Allowance, Rate
@@ -28,6 +30,8 @@ class Setting:
 
     environment: str = ""
     config_dir: Path = Path()
+    secret: Callable[[str, str], Awaitable[SecretValue]] | None = None
+    """The present value of a secret for a plugin; raises `AtlasError`."""
 
 
 class Context:
@@ -106,12 +110,29 @@ class Context:
             )
 
     async def secret(self, name: str) -> str:
-        """Secrets have no engine yet."""
-        raise AtlasError(
-            "plugin.secret",
-            f"plugin {self._plugin} asks for the secret {name!r}, and this atlasd keeps no secrets",
-            hint="put it into a file that only the daemon's user can read, and name that file",
-        )
+        """The present value of a secret that the plugin's settings refer to."""
+        fetch = self._setting.secret
+        if fetch is None:
+            raise AtlasError(
+                "plugin.secret",
+                f"plugin {self._plugin} asks for the secret {name!r}, which nobody gives it here",
+                hint="it can be had once the configuration is in force",
+            )
+        value = await fetch(self._plugin, name)
+        try:
+            return value.text()
+        except ValueError as error:
+            raise AtlasError(
+                "plugin.secret", f"plugin {self._plugin} asks for {name!r}: {error}"
+            ) from None
+
+    def within(self, environment: str) -> "Context":
+        """The same context for another environment than the one in force."""
+        if environment == self._setting.environment:
+            return self
+        other = copy.copy(self)
+        other._setting = replace(self._setting, environment=environment)  # noqa: SLF001  a copy
+        return other
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The result of a blocking call in one of the plugin's threads."""

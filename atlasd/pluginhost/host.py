@@ -20,6 +20,7 @@ from atlasd.contracts.collectors import CollectorType, Metric
 from atlasd.contracts.components import Component
 from atlasd.contracts.operations import Operation
 from atlasd.contracts.review import ConfigDiff, Objection
+from atlasd.contracts.secrets import Rotator, RotatorType, SecretBackend, SecretStore
 from atlasd.contracts.settings import NoSettings
 from atlasd.contracts.subscribers import Subscriber
 from atlasd.errors import AtlasError
@@ -190,6 +191,44 @@ class PluginHost:
         backend = Backend(plugin=offer.plugin, kind="check", name=f"check {name}")
         async with work.running_check(self._bench, backend, make) as check:
             yield check
+
+    @asynccontextmanager
+    async def secret_backend(
+        self, type_name: str, settings: BaseModel, name: str, environment: str
+    ) -> AsyncIterator[work.RunningThing[SecretStore]]:
+        """A place where secrets are kept, for one environment; opened when first called.
+
+        Raises what `find` raises.
+        """
+        offer = self.find(SecretBackend, type_name, wanted_by=f"secrets.backends.{name}.type")
+        make = partial(
+            offer.descriptor.open, settings, self.context(offer.plugin).within(environment)
+        )
+        backend = Backend(plugin=offer.plugin, kind="secret_backend", name=f"secret backend {name}")
+        async with work.running_thing(self._bench, backend, make) as running:
+            yield running
+
+    @asynccontextmanager
+    async def secret_rotator(
+        self, type_name: str, settings: Mapping[str, BaseModel], name: str, environment: str
+    ) -> AsyncIterator[work.RunningThing[Rotator]]:
+        """What rotates one secret; `settings` holds the validated tables `[plugins.NAME]`.
+
+        Raises what `find` raises, and `plugin.settings` when it needs settings and has none.
+        """
+        offer = self.find(RotatorType, type_name, wanted_by=f"secrets.rotate.{name}.rotator")
+        try:
+            ready = settings.get(type_name) or offer.descriptor.settings()
+        except ValidationError:
+            raise AtlasError(
+                "plugin.settings",
+                f"the rotator {type_name} has settings that must be given",
+                hint=f"write a table [plugins.{type_name}]",
+            ) from None
+        make = partial(offer.descriptor.open, ready, self.context(offer.plugin).within(environment))
+        backend = Backend(plugin=offer.plugin, kind="secret_rotator", name=f"rotator of {name}")
+        async with work.running_thing(self._bench, backend, make) as running:
+            yield running
 
     def authorize(self, actor: Actor, operation: str) -> Decision | None:
         """The first decision of an `authorize` hook, or None when none has an opinion.

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from atlasd.breaker import Breaker, BreakerPolicy
 from atlasd.bus import Subscription
@@ -27,6 +27,7 @@ from atlasd.retry import RetryPolicy, delay
 from atlasd.states import Health
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 OVERTIME = timedelta(seconds=1)
 """What a check may take beyond the limit that it knows of, before it is cancelled."""
@@ -114,6 +115,49 @@ async def running_check(
     guard = bench.guard(backend)
     async with _held(backend, guard, make) as opened:
         yield RunningCheck(opened, guard)
+
+
+class RunningThing(Generic[T]):
+    """A secret backend or a rotator, opened when it is first called."""
+
+    def __init__(self, opened: Opened[T], guard: Guard) -> None:
+        self._opened = opened
+        self._guard = guard
+
+    async def call(
+        self,
+        work: Callable[[T], Awaitable[R]],
+        *,
+        limit: timedelta,
+        expect: type | tuple[type, ...],
+    ) -> R:
+        """What `work` gives, which must be of the type `expect`.
+
+        Raises the plugin's own `AtlasError`s, which are no failure of its, and
+        `AtlasError("plugin.failed")` when it raises something else, hangs or answers wrongly.
+        """
+
+        async def once() -> R:
+            return await work(await self._opened.get())
+
+        try:
+            return await self._guard.call(
+                once, limit=limit, accept=answers.instance(expect), honest=(AtlasError,)
+            )
+        except AtlasError:
+            if not self._opened.is_open:
+                await self._opened.drop()
+            raise
+
+
+@asynccontextmanager
+async def running_thing(
+    bench: Bench, backend: Backend, make: Callable[[], AbstractAsyncContextManager[T]]
+) -> AsyncIterator[RunningThing[T]]:
+    """Something to be called again and again, by several at once; closed at the end."""
+    guard = bench.guard(backend, most_strays=8)
+    async with _held(backend, guard, make) as opened:
+        yield RunningThing(opened, guard)
 
 
 async def run_subscriber(

@@ -53,7 +53,7 @@ def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
     assert str(tmp_path / "state" / "shop") in caught.value.message
 
 
-async def test_there_are_no_secrets_yet(desk: Desk) -> None:
+async def test_without_a_configuration_there_are_no_secrets(desk: Desk) -> None:
     with pytest.raises(AtlasError) as caught:
         await desk.context.secret("token")
     assert caught.value.code == "plugin.secret"

@@ -152,7 +152,7 @@ async def test_a_check_is_opened_once_run_often_and_closed(desk: Any) -> None:
         ("return 'pass'", "it gave a str, not a CheckResult"),
         ("raise asyncio.CancelledError", "it cancelled itself"),
         ("await self.context.in_thread(sys.exit, 4)", "tried to end the daemon (SystemExit)"),
-        ("await self.context.secret('x')", "keeps no secrets"),
+        ("await self.context.secret('x')", "which nobody gives it here"),
     ],
 )
 async def test_a_check_that_fails_is_unknown_says_why_and_is_counted(
