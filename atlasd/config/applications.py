@@ -10,7 +10,7 @@ from atlasd.config import files, references, resolving, shape
 from atlasd.config.files import Sources
 from atlasd.config.merge import Merged, Rules, merge
 from atlasd.config.problems import Findings, Problem, dotted
-from atlasd.config.referenced import Known
+from atlasd.config.referenced import Known, Referenced
 from atlasd.config.resolving import Around
 from atlasd.config.rules import SET_BY_ATLASD
 from atlasd.config.schema import Settings, SettingsSet
@@ -84,6 +84,8 @@ class Given:
     """None where nobody has looked into them."""
     known: tuple[Known, ...] = field(default=(), repr=False)
     """The values of secrets in them."""
+    references: Mapping[KeyPath, Referenced] = field(default_factory=dict)
+    """What in them refers to something else, as if it stood in `settings.NAME.values`."""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -185,7 +187,7 @@ def apply(
     )
     for complaint in result.complaints:
         findings.problems.append(_problem(complaint))
-    return Given(result=result, known=tuple(tools.known))
+    return Given(result=result, known=tuple(tools.known), references=tools.references)
 
 
 def _problem(complaint: Complaint) -> Problem:
@@ -303,6 +305,8 @@ class Workshop:
         self._around = around
         self.known: dict[Known, None] = {}
         """The values of all secrets that were filled in."""
+        self.references: dict[KeyPath, Referenced] = {}
+        """All that refers to something else."""
 
     def read(self, path: Path, dialect: str) -> FileRead:
         """See `Tools`."""
@@ -366,6 +370,11 @@ class Workshop:
         findings = Findings(inner)
         resolution = resolving.resolve(inner.data, findings, self._around)
         self.known |= dict.fromkeys(resolution.known_below(prefix))
+        self.references |= {
+            path: found
+            for path, found in resolution.references.items()
+            if path[: len(prefix)] == prefix
+        }
         depth = len(prefix)
         own = dotted(prefix) + "."
         return Filled(

@@ -264,7 +264,7 @@ def _resolve(
         host=host,
         folder_of=folder_of,
         offers=offers,
-        resolve=resolve,
+        resolve=resolving.once(resolve) if resolve is not None else None,
     )
     resolution = resolving.resolve(merged.data, findings, around)
     validated = validate(resolution.data, findings, offers)
@@ -326,7 +326,7 @@ def _resolve(
             plugins=validated.plugin_settings,
             warnings=problems,
             secrets=resolution.policy,
-            references=resolution.references,
+            references={**given.references, **resolution.references},
             known=tuple(dict.fromkeys((*resolution.known_below(()), *given.known))),
             _specs=specs,
             _merged=merged,

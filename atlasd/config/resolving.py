@@ -1,7 +1,7 @@
 """References in merged data: resolved, each place remembered, and nothing of the values shown."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,25 @@ def resolve(data: dict[str, Any], findings: Findings, around: Around) -> Resolut
     )
 
 
+def once(resolve: Resolve) -> Resolve:
+    """The same, but each secret is asked for once: for one reading of a configuration."""
+    known: dict[Reference | Sealed, Resolved | Exception] = {}
+    asked: list[SecretsPolicy] = []
+
+    def remembering(
+        policy: SecretsPolicy, wanted: Sequence[Reference | Sealed], /
+    ) -> Mapping[Reference | Sealed, Resolved | Exception]:
+        if asked != [policy]:
+            asked[:] = [policy]
+            known.clear()
+        missing = [one for one in wanted if one not in known]
+        if missing:
+            known.update(resolve(policy, missing))
+        return {one: known[one] for one in wanted}
+
+    return remembering
+
+
 class _UnresolvedError(Exception):
     """A reference stands for nothing, and that was said."""
 
@@ -140,7 +159,12 @@ class _Resolving:
             if name in BOOTSTRAP and not any(path[2:3] == (name,) for path in own)
         }
         aside = Findings(self.findings.layer)
-        table = {"secrets": {"backends": plain}}
+        rules = {
+            key: value
+            for key, value in table_at(self.data, "secrets").items()
+            if key not in ("backends", "rotate")
+        }
+        table = {"secrets": {**rules, "backends": plain}}
         secrets = section(table, "secrets", Secrets, aside)
         policy = policy_of(secrets, {}, aside, self.around.offers, self.around.environment)
         backends = {name: policy.backends[name] for name in BOOTSTRAP if name in policy.backends}
