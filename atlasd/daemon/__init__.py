@@ -21,6 +21,7 @@ from atlasd.daemon.ground import (
     sources,
     watchdog,
 )
+from atlasd.daemon.secrets import Vault
 from atlasd.daemon.turning import flush, turn
 from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.paths import Paths
@@ -52,6 +53,7 @@ def main(
     try:
         ground = lay(role, paths, env, overrides)
         over = turn(_turn(ground))
+        ground.vault.close()
         ground.host.close()
     finally:
         if held is not None:
@@ -66,14 +68,19 @@ def check(*, paths: Paths, env: str | None, overrides: Sequence[str] = ()) -> Se
     """Everything that is wrong with the configuration, errors first; see `atlasd.config.load`."""
     logs.configure(role="check", level="error")
     host = plugins(paths, [])
-    return check_config(
-        paths,
-        sources(host),
-        env=env,
-        overrides=overrides,
-        offers=offers(host),
-        applications=applications("check", paths),
-    )
+    vault = Vault(host, paths, "check", keeps=False)
+    try:
+        return check_config(
+            paths,
+            sources(host),
+            env=env,
+            overrides=overrides,
+            offers=offers(host),
+            resolve=vault.resolve,
+            applications=applications("check", paths),
+        )
+    finally:
+        vault.close()
 
 
 async def _turn(ground: Ground) -> None:

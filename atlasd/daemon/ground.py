@@ -15,9 +15,10 @@ from atlasd.config.load import Config, Offers, load
 from atlasd.config.writing import finish
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource
-from atlasd.contracts.secrets import RotatorType, SecretBackend
+from atlasd.contracts.secrets import Resolve, RotatorType, SecretBackend
 from atlasd.control.wire import BY_NAME
 from atlasd.core.watch import LastWords, Watchdog
+from atlasd.daemon.secrets import Vault
 from atlasd.errors import AtlasError
 from atlasd.events import Event
 from atlasd.paths import Paths
@@ -42,6 +43,8 @@ class Ground:
     redact: logs.Redactor
     heard: list[Callable[[Event], None]]
     """Who is told what plugins publish."""
+    vault: Vault
+    """Where the values of secrets come from."""
     overrides: tuple[str, ...] = ()
     """KEY=VALUE of each `--set`."""
 
@@ -54,6 +57,7 @@ class Ground:
             env=self.env,
             overrides=self.overrides,
             offers=offers(self.host),
+            resolve=resolver(self.role, self.vault),
             applications=applications(self.role, self.paths),
             generation=self.config.generation + 1,
         )
@@ -79,6 +83,8 @@ class Ground:
     def take(self, config: Config) -> None:
         """Let this configuration be the one in force."""
         self.config = config
+        self.host.setting.environment = config.environment
+        self.vault.follow(config)
         # No line of ours may show a value that a service is given as a secret, or that stands in
         # its environment under a name that says so.
         self.redact.learn((secret.name, secret.value) for secret in config.known)
@@ -101,12 +107,14 @@ def lay(role: str, paths: Paths, env: str | None, overrides: Sequence[str] = ())
     heard: list[Callable[[Event], None]] = []
     host = plugins(paths, heard)
     finish(folder_of(paths))
+    vault = Vault(host, paths, role, publish=teller(heard))
     config = load(
         paths,
         sources(host),
         env=env,
         overrides=overrides,
         offers=offers(host),
+        resolve=resolver(role, vault),
         applications=applications(role, paths),
     )
     ground = Ground(
@@ -117,12 +125,28 @@ def lay(role: str, paths: Paths, env: str | None, overrides: Sequence[str] = ())
         config=config,
         redact=logs.Redactor(),
         heard=heard,
+        vault=vault,
         overrides=tuple(overrides),
     )
     ground.take(config)
     for warning in config.warnings:
         _log.warning("%s", warning)
     return ground
+
+
+def resolver(role: str, vault: Vault) -> Resolve | None:
+    """What gives a role the values of secrets; api has none, and needs none."""
+    return None if role == "api" else vault.resolve
+
+
+def teller(heard: Sequence[Callable[[Event], None]]) -> Callable[[Event], None]:
+    """Tells each of `heard`, at that time."""
+
+    def publish(event: Event) -> None:
+        for hear in heard:
+            hear(event)
+
+    return publish
 
 
 def folder_of(paths: Paths) -> Path:
@@ -145,17 +169,13 @@ def applied(config: Config) -> Applied:
 
 def plugins(paths: Paths, heard: Sequence[Callable[[Event], None]]) -> PluginHost:
     """Every plugin there is; each of `heard`, at that time, is told what they publish."""
-
-    def publish(event: Event) -> None:
-        for hear in heard:
-            hear(event)
-
     host = PluginHost(
         drop_ins=Path(paths.plugins_dir),
         state_dir=Path(paths.state, "plugins"),
-        publish=publish,
+        publish=teller(heard),
         reserved_operations=BY_NAME,
     )
+    host.setting.config_dir = folder_of(paths)
     host.load()
     return host
 

@@ -113,6 +113,10 @@ class PluginHost:
         """The model of each settings table `[plugins.NAME]`, by name."""
         return self._roll.tables()
 
+    def table_owners(self) -> Mapping[str, str]:
+        """The plugin that reads each settings table `[plugins.NAME]`, by name."""
+        return self._roll.table_owners()
+
     def refusals(self) -> tuple[str, ...]:
         """A sentence for each plugin that was refused."""
         return tuple(

@@ -149,6 +149,14 @@ class Roll:
                 models[name] = model
         return models
 
+    def table_owners(self) -> dict[str, str]:
+        """The plugin that reads each settings table `[plugins.NAME]`, by name."""
+        return {
+            name: offer.plugin
+            for (_, name), offer in self._offers.items()
+            if table_model(offer.descriptor) is not None
+        }
+
 
 def table_model(descriptor: Descriptor) -> type[BaseModel] | None:
     """The model of what a descriptor reads from `[plugins.NAME]`; None when it reads nothing.

@@ -178,6 +178,7 @@ def register_secret_backends() -> list[SecretBackend]:
             summary="variables of atlasd's own environment, for development, read only",
             settings=EnvironSettings,
             open=open_backend,
+            local=True,
             capabilities=frozenset({Capability.LIST}),
         )
     ]

@@ -221,6 +221,7 @@ def register_secret_backends() -> list[SecretBackend]:
             summary="credentials that systemd hands to atlasd's units, read only",
             settings=SystemdSettings,
             open=open_backend,
+            local=True,
             capabilities=frozenset({Capability.LIST}),
         )
     ]

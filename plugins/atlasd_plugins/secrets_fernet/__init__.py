@@ -82,6 +82,7 @@ def register_secret_backends() -> list[SecretBackend]:
             summary="a local encrypted store, with a key ring of its own",
             settings=FernetSettings,
             open=open_backend,
+            local=True,
             capabilities=frozenset(Capability),
             requires=("cryptography",),
         )
