@@ -1,6 +1,7 @@
 """The programs that services run in these tests: `python program.py VERB ARGUMENT...`."""
 
 import array
+import json
 import os
 import select
 import signal
@@ -320,6 +321,41 @@ def flood() -> None:
     data = (b"x" * 99 + b"\n") * 600
     while True:
         os.write(1, data)
+
+
+def handed(path: str, refused: str = "") -> None:
+    """Note in a file what it is handed, at its start and at each HUP and USR1; then be ready.
+
+    What is handed is never said: that would be searched for in the output. A value `refused` ends
+    it, as a wrong password would.
+    """
+
+    def note(why: str) -> None:
+        found: dict[str, object] = {"why": why, "pid": os.getpid(), "uid": os.getuid()}
+        for name, value in os.environ.items():
+            if name.endswith("_FILE"):
+                with open(value) as file:
+                    found[name] = file.read()
+            elif name.endswith("_FD") and why == "start":
+                found[name] = os.read(int(value), 1000).decode()  # from wherever its offset is
+            elif name.endswith("_FD"):
+                found[name] = os.pread(int(value), 1000, 0).decode()
+            elif name == "URL":
+                found[name] = value
+        data = json.dumps(found).encode() + b"\n"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.write(fd, data)
+        os.close(fd)
+        if refused and refused in found.values():
+            os._exit(3)
+
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, lambda n, _: note(signal.Signals(n).name))
+    leave()
+    note("start")
+    if "NOTIFY_SOCKET" in os.environ:
+        notify("READY=1")
+    forever()
 
 
 def store() -> None:
