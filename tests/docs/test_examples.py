@@ -15,7 +15,7 @@ from atlasd.contracts.config import ConfigSource
 from atlasd.paths import find
 from atlasd_plugins.config_toml import register_config_sources
 from docs.commands import programs
-from docs.settings import check_types
+from docs.settings import check_types, secret_backends
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -50,7 +50,11 @@ def sources() -> list[ConfigSource]:
 
 
 def offers() -> Offers:
-    return Offers(check_types={kind.name: kind for kind in check_types()}, plugin_settings={})
+    return Offers(
+        check_types={kind.name: kind for kind in check_types()},
+        plugin_settings={},
+        secret_backends={kind.name: kind for kind in secret_backends()},
+    )
 
 
 def blocks(page: Path) -> list[str]:

@@ -432,6 +432,7 @@ def test_an_upgrade_in_place_keeps_what_was_handed_over(shop: Shop) -> None:
     assert host.all_running() == pids
     assert host.instance("web")["outdated"] == ["KEY"]
     assert file.read_text() == "another value"
+    until(lambda: shop.planned() != ["services"], "core is back")
     assert shop.planned() == []
     assert len(shop.noted()) == 2
     shop.reload("a third value")
