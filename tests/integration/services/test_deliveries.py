@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import pytest
@@ -31,18 +32,18 @@ from tests.integration.services.test_attributes import limit
 ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not ROOT, reason="needs root")
 NOBODY = pwd.getpwnam("nobody").pw_uid
-VALUE = "hunter2-4c0f1e"
-"""So odd that it can be searched for in everything."""
 HUP = {"signal": "HUP"}
 
 
 class Shop:
     """A service of several instances that is handed one value in every way."""
 
-    def __init__(self, host: Host, value: str = VALUE) -> None:
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.token = host.root / "token"
-        self.tell(value)
+        self.value = f"hunter2-{token_hex(8)}"
+        """The first one: so odd that it can be searched for in everything."""
+        self.tell(self.value)
 
     def tell(self, value: str) -> None:
         """Have the configuration stand for another value."""
@@ -124,13 +125,13 @@ def test_another_users_program_has_it_and_nobody_else(shop: Shop) -> None:
     host.all_running()
     (noted,) = shop.noted()
     assert noted["uid"] == NOBODY
-    assert noted["DB_FILE"] == noted["KEY_FD"] == VALUE
+    assert noted["DB_FILE"] == noted["KEY_FD"] == shop.value
     pid = host.pid("web")
     variables = environment(pid)
     file = Path(variables["DB_FILE"])
     assert file == host.run / "services/secrets/web/current/DB"
     assert variables["SECRETS_DIR"] == str(file.parent)
-    assert list(everywhere(VALUE)) == []
+    assert list(everywhere(shop.value)) == []
     for path, mode, owner in (
         (file, 0o400, NOBODY),
         (file.parent.resolve(), 0o500, NOBODY),
@@ -139,7 +140,7 @@ def test_another_users_program_has_it_and_nobody_else(shop: Shop) -> None:
     ):
         found = path.stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (mode, owner), path
-    assert as_user(NOBODY, "import sys; print(open(sys.argv[1]).read())", file) == f"{VALUE}\n"
+    assert as_user(NOBODY, "import sys; print(open(sys.argv[1]).read())", file) == f"{shop.value}\n"
     daemon = pwd.getpwnam("daemon").pw_uid
     for code, path in (
         ("import sys; print(open(sys.argv[1]).read())", file),
@@ -161,7 +162,10 @@ def test_an_ordinary_users_role_hands_over_as_itself(new_host: Callable[..., Hos
     host = shop.host
     host.start({"web": shop.table("file", "fd", reload=HUP, on_change="reload")})
     host.all_running()
-    assert shop.noted()[0] | {"DB_FILE": VALUE, "KEY_FD": VALUE, "uid": NOBODY} == shop.noted()[0]
+    assert (
+        shop.noted()[0] | {"DB_FILE": shop.value, "KEY_FD": shop.value, "uid": NOBODY}
+        == shop.noted()[0]
+    )
     file = Path(environment(host.pid("web"))["DB_FILE"])
     assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (NOBODY, 0o400)
     shop.reload("another value")
@@ -186,11 +190,11 @@ def test_a_descriptor_is_sealed_and_begins_anew_at_each_start(shop: Shop) -> Non
         host.wait_for("web")
         if starts < 3:
             os.kill(host.pid("web"), signal.SIGKILL)
-    assert [one["KEY_FD"] for one in shop.noted()] == [VALUE] * 3
+    assert [one["KEY_FD"] for one in shop.noted()] == [shop.value] * 3
     pid = host.pid("web")
     number = environment(pid)["KEY_FD"]
     assert number == "3"
-    assert list(everywhere(VALUE)) == []
+    assert list(everywhere(shop.value)) == []
     link = Path(f"/proc/{pid}/fd/{number}")
     assert link.readlink().name.startswith("memfd:KEY")
     if ROOT:
@@ -226,11 +230,11 @@ def test_only_a_variable_shows_in_proc(shop: Shop) -> None:
     host = shop.host
     host.start({"web": shop.table("env"), "other": shop.table("file")})
     host.all_running()
-    assert list(everywhere(VALUE)) == [f"/proc/{host.pid('web')}/environ"]
+    assert list(everywhere(shop.value)) == [f"/proc/{host.pid('web')}/environ"]
     for asked in ("plan", "status", "events", "why web", "status web --json", "doctor", "health"):
         said = host.ctl(*asked.split(), check=False)
-        assert VALUE not in said.stdout + said.stderr, asked
-    assert VALUE not in host.logs_of_roles()
+        assert shop.value not in said.stdout + said.stderr, asked
+    assert shop.value not in host.logs_of_roles()
 
 
 def test_programs_with_secrets_leave_no_core_dump(shop: Shop) -> None:
@@ -276,11 +280,11 @@ def test_a_change_reaches_the_program_as_it_wants(shop: Shop, way: str) -> None:
     elif way in ("reload", "signal"):
         until(lambda: shop.has("another value", 2), host.logs_of_roles)
         assert shop.noted()[-1]["why"] == ("SIGHUP" if way == "reload" else "SIGUSR1")
-        assert shop.noted()[-1]["URL"] == VALUE
+        assert shop.noted()[-1]["URL"] == shop.value
         assert host.all_running()["web"] == pids
         assert host.instance("web", 1)["outdated"] == ["URL"]
     else:
-        assert before.read_text() == ("another value" if way == "swap" else VALUE)
+        assert before.read_text() == ("another value" if way == "swap" else shop.value)
         assert [one["why"] for one in shop.noted()] == ["start"]
         assert host.all_running()["web"] == pids
         outdated = ["URL"] if way == "swap" else ["DB", "URL"]
