@@ -311,6 +311,70 @@ class FakeCore:
         ),
     )
 
+    async def do_config_sources(self, request: m.Nothing, caller: Caller) -> m.ConfigSources:
+        main = m.ConfigLayer(
+            name="main file",
+            origin="/etc/atlasd/atlasd.toml",
+            source="toml",
+            modified=START,
+            keys=12,
+            present=True,
+        )
+        env = m.ConfigLayer(
+            name=".env file",
+            origin="/etc/atlasd/atlasd.env",
+            source="dotenv",
+            dialect="systemd",
+            present=False,
+        )
+        return m.ConfigSources(
+            environment="production", environment_chosen_by="default", layers=(main, env)
+        )
+
+    async def do_config_diff(self, request: m.ConfigDiffRequest, caller: Caller) -> m.ConfigDiff:
+        level = m.ConfigDifference(
+            key="log.level", right="debug", right_where="/etc/atlasd/environments/staging.toml:1:9"
+        )
+        return m.ConfigDiff(left=request.left, right=request.right, differences=(level,))
+
+    async def do_config_export(
+        self, request: m.ConfigExportRequest, caller: Caller
+    ) -> m.ConfigExport:
+        return m.ConfigExport(format=request.format, text='[log]\nlevel = "debug"\n')
+
+    async def do_config_reveal(
+        self, request: m.ConfigExportRequest, caller: Caller
+    ) -> m.ConfigExport:
+        return m.ConfigExport(format=request.format, text='[log]\nlevel = "shown"\n')
+
+    async def do_config_set(self, request: m.ConfigSetRequest, caller: Caller) -> m.ConfigEdited:
+        if request.value == "loud":
+            raise AtlasError("config.invalid", f"{request.key}: expected another", hint="look")
+        return m.ConfigEdited(
+            key=request.key,
+            file=f"/etc/atlasd/{request.file or 'atlasd.toml'}",
+            changes=self.changes[:1],
+            warnings=("it is not meant",) if request.force else (),
+            reloaded=await self.do_config_reload(m.ConfigReloadRequest(), caller)
+            if request.reload
+            else None,
+        )
+
+    async def do_config_unset(
+        self, request: m.ConfigUnsetRequest, caller: Caller
+    ) -> m.ConfigEdited:
+        return m.ConfigEdited(key=request.key, file="/etc/atlasd/atlasd.toml")
+
+    async def do_config_encrypt(
+        self, request: m.ConfigEncryptRequest, caller: Caller
+    ) -> m.ConfigEdited:
+        return m.ConfigEdited(key=request.key, file="/etc/atlasd/atlasd.toml")
+
+    async def do_config_decrypt(
+        self, request: m.ConfigDecryptRequest, caller: Caller
+    ) -> m.ConfigEdited:
+        return m.ConfigEdited(key=request.key, file="/etc/atlasd/atlasd.toml")
+
     async def do_config_history(self, request: m.Nothing, caller: Caller) -> m.ConfigHistory:
         one = m.ConfigGeneration(
             number=7,

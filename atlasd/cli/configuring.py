@@ -1,6 +1,5 @@
 """`atlasctl config …`: what is configured, where it comes from, and how it takes over."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -9,9 +8,12 @@ from typing import Any
 import click
 
 from atlasd.cli import style
+from atlasd.cli.asking import TIMEOUT, ask
 from atlasd.cli.changes import change_lines, reload_lines
-from atlasd.cli.options import common, pass_session
-from atlasd.cli.session import Session, emit, options
+from atlasd.cli.options import F, common, pass_session
+from atlasd.cli.session import Session, emit
+from atlasd.cli.tomltext import explained, toml, toml_value
+from atlasd.errors import AtlasError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,7 +50,7 @@ def show(session: Session, defaults: bool, origin: bool) -> None:
 
     Secrets are shown as references; what stands under a name such as `password` is not shown.
     """
-    body = session.client().call("config.show", **options(defaults=defaults))
+    body = ask(session, "config.show", defaults=defaults)
     if session.as_json:
         emit(body)
         return
@@ -64,7 +66,7 @@ def show(session: Session, defaults: bool, origin: bool) -> None:
 @pass_session
 def get(session: Session, key: str) -> None:
     """Print the value of a setting: `atlasctl config get services.web.instances`."""
-    body = session.client().call("config.explain", key=key)
+    body = ask(session, "config.explain", key=key)
     if session.as_json:
         emit({"key": body["key"], "value": body["value"], "set": body["set"]})
         return
@@ -83,7 +85,7 @@ def get(session: Session, key: str) -> None:
 @pass_session
 def explain(session: Session, key: str) -> None:
     """Tell where a setting comes from, what it shadows, and what a change of it takes."""
-    body = session.client().call("config.explain", key=key)
+    body = ask(session, "config.explain", key=key)
     if session.as_json:
         emit(body)
         return
@@ -99,7 +101,7 @@ def reload(session: Session, dry_run: bool) -> None:
 
     What does waits for `atlasctl apply`. Files with a mistake change nothing.
     """
-    body = session.client(timeout=90.0).call("config.reload", **options(dry_run=dry_run))
+    body = session.client(timeout=TIMEOUT).call("config.reload", dry_run=dry_run)
     if session.as_json:
         emit(body)
         return
@@ -112,7 +114,7 @@ def reload(session: Session, dry_run: bool) -> None:
 @pass_session
 def history(session: Session, changes: bool) -> None:
     """List the generations that were in force, the latest first."""
-    body = session.client().call("config.history")
+    body = ask(session, "config.history")
     if session.as_json:
         emit(body)
         return
@@ -148,9 +150,7 @@ def rollback(session: Session, generation: int | None, force: bool) -> None:
 
     All files or none. What is replaced stays as a .bak file beside it.
     """
-    body = session.client(timeout=90.0).call(
-        "config.rollback", **options(generation=generation, force=force)
-    )
+    body = ask(session, "config.rollback", generation=generation, force=force)
     if session.as_json:
         emit(body)
         return
@@ -158,66 +158,166 @@ def rollback(session: Session, generation: int | None, force: bool) -> None:
     print("\n".join(reload_lines(body)))
 
 
-def explained(body: Mapping[str, Any]) -> list[str]:
-    """What is known of a setting, as a person reads it."""
-    lines = [f"{body['key']} = {toml_value(body['value'])}"]
-
-    def say(title: str, text: str) -> None:
-        if text:
-            lines.append(f"  {title:10}{text}")
-
-    layer = f" ({body['layer']})" if body["layer"] else ""
-    say("from", f"{body['where']}{layer}" if body["set"] else "its default: nobody has set it")
-    for shadow in body["shadows"]:
-        layer = f" ({shadow['layer']})" if shadow["layer"] else ""
-        value = "" if shadow["value"] is None else f": {toml_value(shadow['value'])}"
-        say("shadows", f"{shadow['where']}{layer}{value}")
-    if body["set"] and body["default"] is not None:
-        say("default", toml_value(body["default"]))
-    say("takes", body["expected"])
-    say("meaning", body["description"])
-    say("a change", body["effect"])
-    return lines
-
-
-def toml(table: Mapping[str, Any], places: Mapping[str, str]) -> str:
-    """Settings as TOML for reading; where each stands, if `places` knows it, is a comment."""
-    lines: list[str] = []
-    _table(table, "", places, lines)
-    return "\n".join(lines).lstrip("\n") + ("\n" if lines else "")
+@config.command()
+@common
+@pass_session
+def sources(session: Session) -> None:
+    """List the layers of the configuration: a later one beats an earlier one."""
+    body = ask(session, "config.sources")
+    if session.as_json:
+        emit(body)
+        return
+    print(f"environment {body['environment']}, chosen by {body['environment_chosen_by']}")
+    rows = [
+        (
+            layer["name"],
+            layer["origin"],
+            f"{layer['source']} ({layer['dialect']})" if layer["dialect"] else layer["source"],
+            str(layer["keys"]) if layer["present"] else "absent",
+            style.moment(layer["modified"]).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            if layer["modified"]
+            else "",
+        )
+        for layer in body["layers"]
+    ]
+    titles = ("LAYER", "FROM", "READ AS", "SETTINGS", "CHANGED")
+    print(style.table(titles, rows, right=frozenset({"SETTINGS"})), end="")
 
 
-def _table(
-    table: Mapping[str, Any], above: str, places: Mapping[str, str], lines: list[str]
-) -> None:
-    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    if above and (plain or not table):
-        lines += ["", f"[{above}]"]
-    for key, value in plain.items():
-        place = places.get(_below(above, key))
-        line = f"{_key(key)} = {toml_value(value)}"
-        lines.append(f"{line}  # {place}" if place else line)
-    for key, value in table.items():
-        if isinstance(value, dict):
-            _table(value, _below(above, key), places, lines)
+@config.command()
+@common
+@click.argument("left", metavar="ENV1")
+@click.argument("right", metavar="ENV2")
+@pass_session
+def diff(session: Session, left: str, right: str) -> None:
+    """Show what two environments have different, as the files are now."""
+    body = ask(session, "config.diff", left=left, right=right)
+    if session.as_json:
+        emit(body)
+        return
+    for one in body["differences"]:
+        print(one["key"])
+        for side in ("left", "right"):
+            where = one[f"{side}_where"]
+            said = f"{toml_value(one[side])}  ({where})" if where else "not set"
+            print(f"  {body[side]}: {said}")
+    if not body["differences"]:
+        print(f"{left} and {right} are the same")
 
 
-def _below(above: str, key: str) -> str:
-    return f"{above}.{_key(key)}" if above else _key(key)
+@config.command()
+@common
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["toml", "json", "yaml", "env"]),
+    default="toml",
+    show_default=True,
+    help="env: lines of NAME=value, named as the daemon reads them.",
+)
+@click.option("--defaults", is_flag=True, help="Also what nobody has set.")
+@click.option("--reveal", is_flag=True, help="With the values of secrets.")
+@pass_session
+def export(session: Session, form: str, defaults: bool, reveal: bool) -> None:
+    """Write the configuration that is in force to standard output.
+
+    Secrets are references, unless --reveal says otherwise; that takes the right to administer.
+    """
+    operation = "config.reveal" if reveal else "config.export"
+    body = ask(session, operation, format=form, defaults=defaults)
+    if session.as_json:
+        emit(body)
+        return
+    print(body["text"], end="")
 
 
-def toml_value(value: Any) -> str:
-    """A value of an answer as TOML writes it on one line."""
-    if value is None:
-        return "(nothing)"
-    if isinstance(value, dict):
-        inner = ", ".join(f"{_key(key)} = {toml_value(item)}" for key, item in value.items())
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list):
-        return f"[{', '.join(toml_value(item) for item in value)}]"
-    return json.dumps(value, ensure_ascii=False)
+def _file(command: F) -> F:
+    for option in (
+        click.option(
+            "--env",
+            metavar="NAME",
+            help="Change the file of this environment.",
+        ),
+        click.option("--file", metavar="FILE", help="The file to be changed, as conf.d/shop.toml."),
+    ):
+        command = option(command)
+    return command
 
 
-def _key(key: str) -> str:
-    plain = key and all(char.isascii() and (char.isalnum() or char in "_-") for char in key)
-    return key if plain else json.dumps(key, ensure_ascii=False)
+_reload = click.option("--reload", is_flag=True, help="Have the daemon read it at once.")
+
+
+@config.command("set")
+@common
+@click.argument("key")
+@click.argument("value")
+@_file
+@_reload
+@click.option("--force", is_flag=True, help="Also where another layer has the last word.")
+@pass_session
+def set_(session: Session, /, key: str, value: str, **given: Any) -> None:
+    """Set KEY to VALUE in its file: `atlasctl config set services.web.instances 4`.
+
+    Comments and order stay. The whole configuration is vetted first; a value that is not valid, or
+    that another layer would beat, writes nothing.
+    """
+    _tell(session, ask(session, "config.set", key=key, value=value, **given))
+
+
+@config.command()
+@common
+@click.argument("key")
+@_file
+@_reload
+@pass_session
+def unset(session: Session, /, key: str, **given: Any) -> None:
+    """Remove KEY from its file; what lower layers or the defaults say holds then."""
+    _tell(session, ask(session, "config.unset", key=key, **given))
+
+
+@config.command()
+@common
+@click.argument("key")
+@_file
+@click.option("--stdin", is_flag=True, help="Read the value from standard input.")
+@pass_session
+def encrypt(session: Session, /, key: str, stdin: bool, **given: Any) -> None:
+    """Encrypt the value of KEY where it stands in its file.
+
+    With --stdin another value takes its place: the value is never an argument, where others see it.
+    The encrypted value is good for this key and environment only.
+    """
+    value = None
+    if stdin:
+        value = (
+            click.prompt("value", hide_input=True, err=True)
+            if sys.stdin.isatty()
+            else sys.stdin.read().removesuffix("\n")
+        )
+        if not value:
+            raise AtlasError("usage", "there is no value on standard input", hint="give one")
+    _tell(session, ask(session, "config.encrypt", key=key, value=value, **given))
+
+
+@config.command()
+@common
+@click.argument("key")
+@_file
+@pass_session
+def decrypt(session: Session, /, key: str, **given: Any) -> None:
+    """Put the value of KEY back in plain text where it stands in its file."""
+    _tell(session, ask(session, "config.decrypt", key=key, **given))
+
+
+def _tell(session: Session, body: Mapping[str, Any]) -> None:
+    """What became of a change of a file."""
+    if session.as_json:
+        emit(body)
+        return
+    for warning in body["warnings"]:
+        print(f"atlasctl: warning: {warning}", file=sys.stderr)
+    print(f"{body['file']} written")
+    if body["reloaded"] is not None:
+        print("\n".join(reload_lines(body["reloaded"])))
+    else:
+        print("\n".join(change_lines(body["changes"]) or ["nothing changes by it"]))

@@ -1,7 +1,8 @@
 """`atlasd`: runs the roles of the daemon, and checks a configuration without running anything."""
 
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +48,17 @@ class Daemon(Protocol):
 
         Raises `AtlasError` for what is no matter of single settings: a file that is missing.
         """
+
+    def configuration(
+        self,
+        operation: str,
+        request: Mapping[str, object],
+        *,
+        paths: Paths,
+        env: str | None,
+        overrides: Sequence[str] = (),
+    ) -> Mapping[str, object]:
+        """The answer to an operation on the configuration, from the files alone."""
 
 
 def _places(command: F) -> F:
@@ -131,6 +143,32 @@ def program(daemon: Daemon) -> click.Group:
                 emit({"valid": False, "problems": [], **error.to_wire()})
             raise
         return _tell(paths.config_file, problems, as_json=as_json)
+
+    @atlasd.command(hidden=True)
+    @click.argument("operation")
+    @_places
+    def config(
+        operation: str,
+        config: str | None,
+        root: str | None,
+        env: str | None,
+        overrides: tuple[str, ...],
+    ) -> int:
+        """Perform an operation of `atlasctl config` without a daemon; the request comes as JSON."""
+        try:
+            request = json.load(sys.stdin)
+            answer = daemon.configuration(
+                operation,
+                request,
+                paths=find(root=root, config=config),
+                env=env,
+                overrides=overrides,
+            )
+        except AtlasError as error:
+            print(json.dumps(error.to_wire()))
+            return error.kind.exit
+        print(json.dumps(answer))
+        return EXIT_OK
 
     return atlasd
 

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from atlasd.clock import Clock, RealClock
 from atlasd.config import difference, snapshot
 from atlasd.config.history import Generation, History, State
 from atlasd.config.load import Config
+from atlasd.config.restoring import Present
 from atlasd.config.snapshot import Snapshot
 from atlasd.contracts.review import Change, ConfigDiff, Objection
 from atlasd.errors import AtlasError
@@ -48,16 +50,21 @@ class Generations:
         load: Callable[[], Config],
         history: History,
         review: Review,
+        parts: Path | None = None,
         clock: Clock | None = None,
         pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`load` reads the files as they are now, and may block; `pause` waits for seconds."""
+        """`load` reads the files as they are now, and may block; `pause` waits for seconds.
+
+        In the folder `parts` every file of a known kind is a part of the configuration.
+        """
         self.current = current
         self.files = files
         """The files of the generation in force, as they were when it was accepted."""
         self.history = history
         self._load = load
         self._review = review
+        self._parts = parts
         self._clock: Clock = clock or RealClock()
         self._pause = pause
 
@@ -69,6 +76,7 @@ class Generations:
         load: Callable[[], Config],
         history: History,
         review: Review,
+        parts: Path | None = None,
         clock: Clock | None = None,
     ) -> "Generations":
         """Go on from the generations of earlier daemons with the configuration read at the start.
@@ -97,7 +105,13 @@ class Generations:
                 )
             )
         return cls(
-            current=config, files=files, load=load, history=history, review=review, clock=clock
+            current=config,
+            files=files,
+            load=load,
+            history=history,
+            review=review,
+            parts=parts,
+            clock=clock,
         )
 
     async def candidate(self, *, automatic: bool = False) -> Candidate:
@@ -193,7 +207,25 @@ class Generations:
         state: State = "partial" if failures else "accepted"
         await self.history.mark(self.current.generation, state, "; ".join(failures))
 
+    def present(self) -> Present:
+        """The generation in force, as far as another one may replace its files."""
+        return Present(
+            number=self.current.generation,
+            environment=self.current.environment,
+            files=self.files,
+            layers=frozenset(layer.origin for layer in self.current.layers),
+            awaited=self.current.awaited,
+        )
+
+    def seen(self) -> dict[str, str]:
+        """By path a digest of each file of the generation in force."""
+        return {one.path: one.digest for one in self.files.files}
+
     async def edited(self) -> tuple[str, ...]:
-        """Files that are not as they were when the generation in force was accepted."""
-        now = await asyncio.to_thread(snapshot.take, self.files.paths)
-        return tuple(one.path for one in self.files.files if now.get(one.path) != one)
+        """Files that are not as they were when the generation in force was accepted.
+
+        Those that it knows nothing of, in the folder of parts, are among them.
+        """
+        return await asyncio.to_thread(
+            snapshot.edited, self.files, self._parts, self.current.awaited
+        )

@@ -1,5 +1,6 @@
 """What is asked about the configuration, and changes nothing: one method an operation."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,8 +9,9 @@ from pydantic.fields import FieldInfo
 
 from atlasd.clock import utc
 from atlasd.config import shape
-from atlasd.config.difference import settings_users, summary
+from atlasd.config.difference import MISSING, differing, settings_users, summary
 from atlasd.config.effects import effect
+from atlasd.config.exporting import Format, revealed, text_of
 from atlasd.config.history import Generation, History, change_to_wire
 from atlasd.config.load import Config
 from atlasd.config.problems import dotted, undotted
@@ -21,7 +23,8 @@ from atlasd.errors import AtlasError, nearest
 
 Body = dict[str, Any]
 
-_NOTHING = object()
+NOTHING = object()
+"""What stands where nothing stands."""
 
 
 class Questions:
@@ -31,10 +34,15 @@ class Questions:
     and gives the body of its answer.
     """
 
-    def __init__(self, current: Callable[[], Config], history: History) -> None:
-        """`current` gives the generation in force."""
+    def __init__(
+        self,
+        current: Callable[[], Config],
+        *,
+        load: Callable[[str], Config],
+    ) -> None:
+        """`current` gives the generation in force, `load` that of the files for an environment."""
         self._current = current
-        self._history = history
+        self._load = load
 
     async def show(self, *, defaults: bool = False, actor: str = "") -> Body:
         """`config.show`."""
@@ -62,7 +70,7 @@ class Questions:
         value = value_at(config.data, path)
         field = field_at(path)
         found = shape.at(path)
-        if value is _NOTHING and found is None:
+        if value is NOTHING and found is None:
             raise AtlasError(
                 "config.unknown", f"there is no setting {key}", hint=_nearest(path, config.data)
             )
@@ -70,9 +78,9 @@ class Questions:
         specs = {spec.name: spec for spec in config.specs()}
         return {
             "key": dotted(path),
-            "set": value is not _NOTHING,
-            "value": default if value is _NOTHING else safe(value, path),
-            "where": "" if value is _NOTHING else str(config.origin(path)),
+            "set": value is not NOTHING,
+            "value": default if value is NOTHING else safe(value, path),
+            "where": "" if value is NOTHING else str(config.origin(path)),
             "layer": config.layer_of(path),
             "shadows": [
                 {"where": str(old.place), "layer": old.layer, "value": safe(old.value, path)}
@@ -84,10 +92,63 @@ class Questions:
             "effect": effect(path, specs, specs, users=settings_users(config.data)),
         }
 
+    async def diff(self, *, left: str, right: str, actor: str = "") -> Body:
+        """`config.diff`. Raises as `atlasd.config.load.load` for an environment with errors."""
+        del actor
+        one = await asyncio.to_thread(self._load, left)
+        other = await asyncio.to_thread(self._load, right)
+        return {
+            "left": left,
+            "right": right,
+            "differences": [
+                {
+                    "key": dotted(path),
+                    "left": None if was is MISSING else safe(was, path),
+                    "left_where": "" if was is MISSING else str(one.origin(path)),
+                    "right": None if is_now is MISSING else safe(is_now, path),
+                    "right_where": "" if is_now is MISSING else str(other.origin(path)),
+                }
+                for path, was, is_now in differing(one.data, other.data)
+            ],
+        }
+
+    async def sources(self, *, actor: str = "") -> Body:
+        """`config.sources`."""
+        del actor
+        config = self._current()
+        return {
+            "environment": config.environment,
+            "environment_chosen_by": config.environment_chosen_by,
+            "layers": [layer.to_wire() for layer in config.layers],
+        }
+
+    async def export(self, *, format: Format, defaults: bool = False, actor: str = "") -> Body:
+        """`config.export`."""
+        shown = await self.show(defaults=defaults, actor=actor)
+        return {"format": format, "text": text_of(shown["settings"], format)}
+
+    async def reveal(self, *, format: Format, defaults: bool = False, actor: str = "") -> Body:
+        """`config.reveal`: with the values of secrets."""
+        del actor
+        config = self._current()
+        settings: Body = revealed(config)
+        if defaults:
+            settings = with_defaults(settings, config.data, Settings)
+        return {"format": format, "text": text_of(settings, format)}
+
+
+class Past:
+    """Operations that read what is kept of earlier generations."""
+
+    def __init__(self, history: History, current: Callable[[], int]) -> None:
+        """`current` gives the number of the generation in force, 0 for none."""
+        self._history = history
+        self._current = current
+
     async def history(self, *, actor: str = "") -> Body:
         """`config.history`."""
         del actor
-        current = self._current().generation
+        current = self._current()
         return {"generations": [_generation(one, current) for one in await self._history.all()]}
 
 
@@ -108,13 +169,13 @@ def _generation(generation: Generation, current: int) -> Body:
 
 
 def value_at(data: Mapping[str, Any], path: KeyPath) -> Any:
-    """What stands at a path, or a value of its own for nothing."""
+    """What stands at a path, or `NOTHING`."""
     value: Any = data
     for key in path:
         try:
             value = value[key]
         except (KeyError, IndexError, TypeError):
-            return _NOTHING
+            return NOTHING
     return value
 
 

@@ -52,6 +52,11 @@ class Host(Section):
         "Name of the environment, whose file environments/NAME.toml is laid over the others. "
         "--env and ATLASD_ENV beat it; without any of the three it is production.",
     )
+    watch_config: bool = setting(
+        True,
+        "true: a change of the configuration's files is read at once, and what needs no restart "
+        "takes over; all else waits for `atlasctl apply`. false: nothing is read until it is said.",
+    )
     restart_budget: RestartBudget = setting(
         RestartBudget(), "Host-wide limit for restarts after failures."
     )

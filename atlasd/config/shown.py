@@ -37,10 +37,15 @@ def safe(value: Any, path: KeyPath = ()) -> Any:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return value
     if isinstance(value, str):
-        if _REFERENCE.fullmatch(value) or value.startswith("${"):
+        if is_reference(value):
             return value
         value = _PASSWORD_IN_URL.sub(_without_password, value)
     return HIDDEN if named_secret(path) else value
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text holds no secret itself: it refers to one, or is one that is encrypted."""
+    return bool(_REFERENCE.fullmatch(text)) or text.startswith("${")
 
 
 def _without_password(found: "re.Match[str]") -> str:

@@ -3,8 +3,9 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 LARGEST = 16 * 2**20
 """Bytes of a file that are looked at; what is larger is no configuration."""
@@ -18,6 +19,11 @@ class FileText:
     content: bytes = field(repr=False)
     """It may hold secrets in plain text: nothing shows it."""
     mode: int = 0o640
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal contents."""
+        return hashlib.blake2b(self.content, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,3 +90,27 @@ def suspicious(before: Snapshot, now: Snapshot) -> tuple[str, ...]:
         if one.content.strip() and (present is None or not present.content.strip()):
             found.append(one.path)
     return tuple(found)
+
+
+def edited(before: Snapshot, parts: Path | None, awaited: Iterable[str] = ()) -> tuple[str, ...]:
+    """Files that are not as they were.
+
+    Those that are new in the folder `parts` are among them, and those of `awaited` that came.
+    """
+    now = take(before.paths)
+    changed = {one.path for one in before.files if now.get(one.path) != one}
+    endings = {Path(path).suffix for path in before.paths} | {".toml"}
+    new = set(_listed(parts, endings)) | {path for path in awaited if os.path.exists(path)}  # noqa: PTH110
+    return tuple(sorted(changed | (new - before.paths)))
+
+
+def _listed(folder: Path | None, endings: Container[str]) -> list[str]:
+    try:
+        names = list(folder.iterdir()) if folder is not None else []
+    except OSError:
+        return []
+    return [
+        str(path)
+        for path in names
+        if path.suffix in endings and not path.name.startswith((".", "#"))
+    ]

@@ -36,8 +36,12 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(held)
 
 
-def write(path: Path, content: bytes, *, expected: FileText | None) -> FileText:
+def write(
+    path: Path, content: bytes, *, expected: FileText | None, like: Path | None = None
+) -> FileText:
     """Replace a file by way of a temporary one beside it; mode and owner stay.
+
+    One that is new gets those of the file `like`.
 
     `expected` is the file as it was when `content` was made from it (None: there was none); what
     a symbolic link points to is replaced, the link stays. Raises `config.conflict` when somebody
@@ -46,7 +50,8 @@ def write(path: Path, content: bytes, *, expected: FileText | None) -> FileText:
     target = Path(os.path.realpath(path))
     new = _beside(target)
     try:
-        mode = _prepare(new, content, like=target)
+        model = like if like is not None and expected is None else target
+        mode = _prepare(new, content, like=model)
         if _changed(str(path), expected):
             new.unlink()
             raise AtlasError(

@@ -152,6 +152,44 @@ OPERATIONS: tuple[Operation, ...] = (
         "One setting: its value, where it comes from, what it shadows, what a change takes.",
     ),
     Operation(
+        "config.sources", "GET", "/v1/config/sources", "Nothing", "ConfigSources", Right.READ,
+        "The layers of the configuration, in the order in which they beat each other.",
+    ),
+    Operation(
+        "config.diff", "GET", "/v1/config/diff", "ConfigDiffRequest", "ConfigDiff", Right.READ,
+        "What two environments have different, as the files are now; no secret.",
+    ),
+    Operation(
+        "config.export", "GET", "/v1/config/export", "ConfigExportRequest", "ConfigExport",
+        Right.READ,
+        "The configuration in force as a text, secrets as references.",
+    ),
+    Operation(
+        "config.reveal", "POST", "/v1/config/reveal", "ConfigExportRequest", "ConfigExport",
+        Right.ADMINISTER,
+        "The configuration in force as a text, secrets included.",
+    ),
+    Operation(
+        "config.set", "POST", "/v1/config/set", "ConfigSetRequest", "ConfigEdited",
+        Right.ADMINISTER,
+        "Writes a setting to its file, if the whole is valid with it.",
+    ),
+    Operation(
+        "config.unset", "POST", "/v1/config/unset", "ConfigUnsetRequest", "ConfigEdited",
+        Right.ADMINISTER,
+        "Removes a setting from its file, if the whole is valid without it.",
+    ),
+    Operation(
+        "config.encrypt", "POST", "/v1/config/encrypt", "ConfigEncryptRequest", "ConfigEdited",
+        Right.ADMINISTER,
+        "Encrypts a value where it stands in its file.",
+    ),
+    Operation(
+        "config.decrypt", "POST", "/v1/config/decrypt", "ConfigDecryptRequest", "ConfigEdited",
+        Right.ADMINISTER,
+        "Puts an encrypted value back in plain text where it stands.",
+    ),
+    Operation(
         "config.reload", "POST", "/v1/config/reload", "ConfigReloadRequest", "ConfigReloaded",
         Right.OPERATE,
         "Reads the configuration anew and takes over all that needs no restart of a service.",

@@ -46,6 +46,9 @@ class Generations(Protocol[C_co]):
     async def candidate(self, *, automatic: bool = False) -> Candidate[C_co]:
         """The configuration as its files are now."""
 
+    async def edited(self) -> tuple[str, ...]:
+        """Files that are not as they were when the generation in force was accepted."""
+
     def objections(self, candidate: Any) -> tuple[str, ...]:
         """What plugins have against it."""
 
@@ -129,6 +132,31 @@ class ConfigOperations(Generic[C]):
         """`config.reload`; `automatic` is for a change of the files that nobody has spoken of."""
         async with self._lock:
             return await self._reload(actor, dry_run=dry_run, automatic=automatic)
+
+    async def files_changed(self) -> None:
+        """Nobody has spoken, but the files differ from those last seen: read them.
+
+        What keeps them from taking over is told in health, metrics and events; that the services
+        role is away is waited for.
+        """
+        while self._core.configuration.rejected or await self._generations.edited():
+            connections = self._core.connections
+            try:
+                done = await self.config_reload(actor="watch", automatic=True)
+            except AtlasError as error:
+                if error.code == "services.unreachable" and not self._core.services.connected:
+                    await self._core.next_hello(connections)
+                    continue
+                _log.error("the configuration's files have changed: %s", error.message)
+            else:
+                _log.info(
+                    "the configuration's files have changed: generation %d, %d steps done, "
+                    "%d wait for `atlasctl apply`",
+                    done["generation"],
+                    len(done["applied"]),
+                    len(done["pending"]),
+                )
+            return
 
     async def rollback(self, *, generation: int | None, force: bool, actor: str) -> Body:
         """`config.rollback`: its files are written back, and take over as the next generation."""

@@ -3,7 +3,7 @@
 import asyncio
 import faulthandler
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atlasd import logs, notify, privacy
@@ -11,6 +11,7 @@ from atlasd.config.load import Problem
 from atlasd.config.load import check as check_config
 from atlasd.daemon.ground import (
     Ground,
+    Reader,
     Stop,
     applications,
     lay,
@@ -26,7 +27,7 @@ from atlasd.daemon.turning import flush, turn
 from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.paths import Paths
 
-__all__ = ["check", "main"]
+__all__ = ["check", "configuration", "main"]
 
 
 def main(
@@ -81,6 +82,28 @@ def check(*, paths: Paths, env: str | None, overrides: Sequence[str] = ()) -> Se
         )
     finally:
         vault.close()
+
+
+def configuration(
+    operation: str,
+    request: Mapping[str, object],
+    *,
+    paths: Paths,
+    env: str | None,
+    overrides: Sequence[str] = (),
+) -> Mapping[str, object]:
+    """The answer to an operation on the configuration from the files alone, without a daemon."""
+    from atlasd.daemon.offline import perform
+
+    logs.configure(role="config", level="error")
+    host = plugins(paths, [])
+    vault = Vault(host, paths, "check", keeps=False)
+    reader = Reader(role="check", paths=paths, env=env, overrides=overrides, host=host, vault=vault)
+    try:
+        return asyncio.run(perform(operation, request, reader))
+    finally:
+        vault.close()
+        host.close()
 
 
 async def _turn(ground: Ground) -> None:

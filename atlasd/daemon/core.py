@@ -11,10 +11,12 @@ from pydantic import BaseModel
 
 from atlasd import __version__, notify
 from atlasd.config import history
+from atlasd.config.editing import EditOperations, Editor
+from atlasd.config.following import Following
 from atlasd.config.generations import Generations
 from atlasd.config.history import History
 from atlasd.config.load import Config
-from atlasd.config.questions import Questions
+from atlasd.config.questions import Past, Questions
 from atlasd.config.restoring import Restorer
 from atlasd.contracts.collectors import Metric
 from atlasd.contracts.operations import Operation as PluginOperation
@@ -68,7 +70,11 @@ async def _serve(
     store: Store,
 ) -> None:
     generations = await Generations.begin(
-        ground.config, load=ground.load, history=History(store), review=ground.host.review
+        ground.config,
+        load=ground.load,
+        history=History(store),
+        review=ground.host.review,
+        parts=Path(ground.paths.config_parts),
     )
     ground.take(generations.current)
     core = await Core.open(
@@ -92,6 +98,7 @@ async def _serve(
         lambda settings: ground.host.run("core", bus=core.bus, settings=settings),
         ground.config.plugins,
     )
+    following = Following(generations, ground.paths)
     configuring = ConfigOperations(
         core,
         generations,
@@ -99,10 +106,17 @@ async def _serve(
         consumers={
             "log": ground.follow,
             "plugins": lambda config: plugins.renew(config.plugins),
+            "watch": following.follow,
         },
-        restore=Restorer(generations, ground.paths).restore,
+        restore=Restorer(ground.paths, generations.history, generations.present).restore,
     )
-    questions = Questions(lambda: generations.current, generations.history)
+    questions = Questions(lambda: generations.current, load=ground.reader.of_environment)
+    past = Past(generations.history, lambda: generations.current.generation)
+    editing = EditOperations(
+        Editor(ground.paths, ground.reader.load_with),
+        sealing=ground.vault,
+        reload=lambda actor: configuring.config_reload(actor=actor),
+    )
     reports = Reports(
         core,
         host=socket.gethostname(),
@@ -121,7 +135,7 @@ async def _serve(
     server = ControlServer(
         ground.paths.control_socket,
         bind(
-            methods(services, configuring, questions, settings, reports, output),
+            methods(services, configuring, questions, past, editing, settings, reports, output),
             performed=_performed(core),
             clock=core.clock,
         ),
@@ -137,6 +151,7 @@ async def _serve(
                 group.create_task(lag.run(), name="core lag"),
                 group.create_task(dog.run(), name="core watchdog"),
                 group.create_task(plugins.run(), name="core plugins"),
+                group.create_task(following.run(configuring.files_changed), name="core watch"),
             ]
 
             def reload() -> None:
@@ -203,6 +218,8 @@ def methods(
     services: ServiceOperations,
     configuring: ConfigOperations[Config],
     questions: Questions,
+    past: Past,
+    editing: EditOperations,
     settings: SettingsOperations,
     reports: Reports,
     output: LogOperations,
@@ -226,7 +243,15 @@ def methods(
         "apply": configuring.apply,
         "config.show": questions.show,
         "config.explain": questions.explain,
-        "config.history": questions.history,
+        "config.sources": questions.sources,
+        "config.diff": questions.diff,
+        "config.export": questions.export,
+        "config.reveal": questions.reveal,
+        "config.set": editing.set,
+        "config.unset": editing.unset,
+        "config.encrypt": editing.encrypt,
+        "config.decrypt": editing.decrypt,
+        "config.history": past.history,
         "config.reload": configuring.config_reload,
         "config.rollback": configuring.rollback,
         "settings.list": settings.list,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlasd import logs, notify
+from atlasd.config.editing import Texts, overlaid
 from atlasd.config.load import Config, Offers, load
 from atlasd.config.writing import finish
 from atlasd.contracts.checks import CheckType
@@ -32,12 +33,54 @@ _log = logging.getLogger("atlasd.daemon")
 
 
 @dataclass(kw_only=True)
+class Reader:
+    """Reads configurations: where the files are, and the plugins that know what they may say."""
+
+    role: str
+    paths: Paths
+    env: str | None
+    host: PluginHost
+    vault: Vault
+    """Where the values of secrets come from."""
+    overrides: Sequence[str] = ()
+    """KEY=VALUE of each `--set`."""
+
+    def load(self) -> Config:
+        """The configuration as its files are now. Raises as `atlasd.config.load.load`."""
+        finish(folder_of(self.paths))
+        return self.load_with({}, None)
+
+    def load_with(self, texts: Texts, env: str | None) -> Config:
+        """The same with these texts in place of what some files hold.
+
+        For another environment than the one in force it is without the values of its secrets, and
+        no command of it is run.
+        """
+        return load(
+            self.paths,
+            overlaid(sources(self.host), texts),
+            env=env or self.env,
+            overrides=self.overrides,
+            offers=offers(self.host),
+            resolve=resolver(self.role, self.vault) if env is None else None,
+            applications=applications(self.role, self.paths)
+            if env is None
+            else ApplicationSettings(run_dir=self.paths.run, vet=False),
+        )
+
+    def of_environment(self, env: str) -> Config:
+        """The configuration of an environment as the files are now, without values of secrets."""
+        finish(folder_of(self.paths))
+        return self.load_with({}, env)
+
+
+@dataclass(kw_only=True)
 class Ground:
     """What every role stands on: where the files are, the plugins, the configuration."""
 
     role: str
     paths: Paths
-    env: str | None
+    reader: Reader
     host: PluginHost
     config: Config
     redact: logs.Redactor
@@ -45,36 +88,17 @@ class Ground:
     """Who is told what plugins publish."""
     vault: Vault
     """Where the values of secrets come from."""
-    overrides: tuple[str, ...] = ()
-    """KEY=VALUE of each `--set`."""
 
     def load(self) -> Config:
         """The configuration as its files are now. Raises as `atlasd.config.load.load`."""
-        finish(folder_of(self.paths))
-        return load(
-            self.paths,
-            sources(self.host),
-            env=self.env,
-            overrides=self.overrides,
-            offers=offers(self.host),
-            resolve=resolver(self.role, self.vault),
-            applications=applications(self.role, self.paths),
-            generation=self.config.generation + 1,
-        )
+        return self.reader.load()
 
     def look(self, env: str) -> Applied:
         """Settings of applications in another environment, without secrets; nothing is run.
 
         Raises as `atlasd.config.load.load`.
         """
-        config = load(
-            self.paths,
-            sources(self.host),
-            env=env,
-            offers=offers(self.host),
-            applications=ApplicationSettings(run_dir=self.paths.run, vet=False),
-        )
-        return applied(config)
+        return applied(self.reader.of_environment(env))
 
     async def follow(self, config: Config) -> None:
         """As `take`, for what hands a configuration on."""
@@ -106,27 +130,18 @@ def lay(role: str, paths: Paths, env: str | None, overrides: Sequence[str] = ())
     """Load plugins and configuration. Raises `AtlasError` for a configuration with errors."""
     heard: list[Callable[[Event], None]] = []
     host = plugins(paths, heard)
-    finish(folder_of(paths))
     vault = Vault(host, paths, role, publish=teller(heard))
-    config = load(
-        paths,
-        sources(host),
-        env=env,
-        overrides=overrides,
-        offers=offers(host),
-        resolve=resolver(role, vault),
-        applications=applications(role, paths),
-    )
+    reader = Reader(role=role, paths=paths, env=env, overrides=overrides, host=host, vault=vault)
+    config = reader.load()
     ground = Ground(
         role=role,
         paths=paths,
-        env=env,
+        reader=reader,
         host=host,
         config=config,
         redact=logs.Redactor(),
         heard=heard,
         vault=vault,
-        overrides=tuple(overrides),
     )
     ground.take(config)
     for warning in config.warnings:

@@ -148,26 +148,27 @@ class Vault:
                 return
             yield cast("T", item)
 
-    async def seal(self, value: SecretValue, *, binding: str) -> str:
-        """`enc:v1:…` for a setting of the configuration in force."""
-        return await self._sealing(lambda sealer: sealer.seal(value, binding=binding), str)
+    async def seal(self, value: SecretValue, *, binding: str, policy: SecretsPolicy) -> str:
+        """`enc:v1:…` for a setting of the environment that the policy is for."""
+        return await self._sealing(policy, lambda sealer: sealer.seal(value, binding=binding), str)
 
-    async def unseal(self, text: str, *, binding: str) -> SecretValue:
+    async def unseal(self, text: str, *, binding: str, policy: SecretsPolicy) -> SecretValue:
         """What such a text stands for."""
-        return await self._sealing(lambda sealer: sealer.unseal(text, binding=binding), SecretValue)
+        return await self._sealing(
+            policy, lambda sealer: sealer.unseal(text, binding=binding), SecretValue
+        )
 
-    async def _sealing(self, work: Callable[[Sealer], Awaitable[T]], expect: type[T]) -> T:
-        config = self._config
-        if config is None:
-            raise AtlasError("secret.unsupported", "no configuration is in force")
+    async def _sealing(
+        self, policy: SecretsPolicy, work: Callable[[Sealer], Awaitable[T]], expect: type[T]
+    ) -> T:
 
         def as_sealer(store: SecretStore) -> Awaitable[T]:
             assert isinstance(store, Sealer)
             return work(store)
 
         async def call(engine: "Engine") -> T:
-            name = engine.sealer_of(config.secrets)
-            return await engine.backends.call(config.secrets, name, as_sealer, expect=expect)
+            name = engine.sealer_of(policy)
+            return await engine.backends.call(policy, name, as_sealer, expect=expect)
 
         return await self.run(call)
 

@@ -64,14 +64,22 @@ class Atlas:
         Path(self.paths.etc, "atlasd.toml").write_text(head + text)
 
     def start(self, role: str = "run", **env: str) -> "subprocess.Popen[bytes]":
-        """Start a role; its output goes to a file beside the others."""
+        """Start a role; its output goes to a file beside the others.
+
+        It does not follow its files unless `env` says so: most tests say themselves when.
+        """
         with (self.root / f"{role}.out").open("ab") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "atlasd", role, "--root", str(self.root)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**os.environ, "ATLAS_TEST_ROOT": str(self.root), **env},
+                env={
+                    **os.environ,
+                    "ATLAS_TEST_ROOT": str(self.root),
+                    "ATLASD__HOST__WATCH_CONFIG": "false",
+                    **env,
+                },
                 start_new_session=True,
             )
         self.processes.append(process)

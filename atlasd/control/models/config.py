@@ -132,3 +132,139 @@ class ConfigHistory(Model):
     """The generations that are kept."""
 
     generations: tuple[ConfigGeneration, ...] = Field(description="The latest first.")
+
+
+class ConfigDiffRequest(Model):
+    """Which two environments."""
+
+    left: str = Field(min_length=1, max_length=63, description="The one.")
+    right: str = Field(min_length=1, max_length=63, description="The other.")
+
+
+class ConfigDifference(Model):
+    """One setting that two environments have different."""
+
+    key: str = Field(description="The setting, dotted.")
+    left: object = Field(default=None, description="What it is in the one; null: not set.")
+    left_where: str = Field(default="", description="Where that stands; empty: not set.")
+    right: object = Field(default=None, description="What it is in the other; null: not set.")
+    right_where: str = Field(default="", description="Where that stands; empty: not set.")
+
+
+class ConfigDiff(Model):
+    """What two environments have different."""
+
+    left: str = Field(description="The one environment.")
+    right: str = Field(description="The other.")
+    differences: tuple[ConfigDifference, ...] = Field(description="In the order of keys.")
+
+
+class ConfigLayer(Model):
+    """One layer of the configuration."""
+
+    name: str = Field(description="main file, conf.d, environment production, …")
+    origin: str = Field(description="The file, or what else it is from.")
+    source: str = Field(default="", description="What reads it: toml.")
+    dialect: str = Field(default="", description="The dialect of a file of variables.")
+    modified: datetime | None = Field(default=None, description="When the file was last changed.")
+    keys: int = Field(default=0, description="How many settings it has.")
+    present: bool = Field(description="Whether it is there; else it could be.")
+
+
+class ConfigSources(Model):
+    """The layers of the configuration, a later one beats an earlier one."""
+
+    environment: str = Field(description="The environment that they are for.")
+    environment_chosen_by: str = Field(description="What named the environment.")
+    layers: tuple[ConfigLayer, ...] = Field(description="The lowest first.")
+
+
+Format = Annotated[
+    Literal["toml", "json", "yaml", "env"],
+    Field(description="toml, json, yaml, or env: NAME=value lines with ATLASD__ names."),
+]
+
+
+class ConfigExportRequest(Model):
+    """In which form."""
+
+    format: Format = "toml"
+    defaults: bool = Field(default=False, description="Settings that nobody gave, too.")
+
+
+class ConfigExport(Model):
+    """The configuration as a text."""
+
+    format: Format
+    text: str = Field(description="The text.")
+
+
+_File = Annotated[
+    str | None,
+    Field(
+        max_length=4096,
+        description="The file, relative to the main file's folder; null: the one in which the "
+        "setting stands, or else the main file.",
+    ),
+]
+_Env = Annotated[
+    str | None,
+    Field(
+        max_length=63, description="The environment whose file it is, and that it is vetted for."
+    ),
+]
+_Reload = Annotated[bool, Field(description="Have the daemon read it at once.")]
+
+
+class ConfigSetRequest(Model):
+    """Which setting, and what it is to be."""
+
+    key: Key
+    value: str = Field(max_length=200_000, description="As text; the schema says of which type.")
+    file: _File = None
+    env: _Env = None
+    force: bool = Field(default=False, description="Also where another layer has the last word.")
+    reload: _Reload = False
+
+
+class ConfigUnsetRequest(Model):
+    """Which setting is removed."""
+
+    key: Key
+    file: _File = None
+    env: _Env = None
+    reload: _Reload = False
+
+
+class ConfigEncryptRequest(Model):
+    """Which value is encrypted in its file."""
+
+    key: Key
+    value: str | None = Field(
+        default=None,
+        max_length=200_000,
+        description="The value; null: the one that stands there.",
+        repr=False,
+    )
+    file: _File = None
+    env: _Env = None
+
+
+class ConfigDecryptRequest(Model):
+    """Which value is put back in plain text."""
+
+    key: Key
+    file: _File = None
+    env: _Env = None
+
+
+class ConfigEdited(Model):
+    """What was written to a configuration file."""
+
+    key: str = Field(description="The setting, dotted.")
+    file: str = Field(description="The file that was written.")
+    changes: tuple[ConfigChange, ...] = Field(default=(), description="What it changes.")
+    warnings: tuple[str, ...] = Field(default=(), description="What is probably not meant.")
+    reloaded: ConfigReloaded | None = Field(
+        default=None, description="What the daemon made of it, if it was to read it."
+    )

@@ -51,6 +51,11 @@ def test_a_right_includes_the_lesser_ones() -> None:
         "services-role.upgrade",
         "settings.reveal",
         "config.rollback",
+        "config.set",
+        "config.unset",
+        "config.encrypt",
+        "config.decrypt",
+        "config.reveal",
     }
 
 
