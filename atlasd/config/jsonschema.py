@@ -1,7 +1,8 @@
 """The configuration as JSON Schema, for editors: made of the models that validate it.
 
 It takes whatever a file may hold: short forms, references, operators on keys, `unset`. What holds
-between settings is `atlasd check`'s; a file may be a part of a configuration, so nothing is required.
+between settings is left to `atlasd check`; a file may be a part of a configuration, so nothing is
+required.
 """
 
 import re
