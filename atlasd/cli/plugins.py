@@ -72,8 +72,8 @@ def render(found: list[dict[str, Any]]) -> str:
 def new(session: Session, kind: str, name: str, folder: str | None) -> None:
     """Write a drop-in plugin of KIND that works as it stands; no daemon is needed.
 
-    KIND is one of check, subscriber, operation, collector, component, config_source. The daemon
-    takes it in when it is started the next time.
+    KIND is one of check, subscriber, operation, collector, component, config_source,
+    secret_backend. The daemon takes it in when it is started the next time.
     """
     from atlasd.cli.templates import TEMPLATES, drop_in
 

@@ -393,6 +393,150 @@ def register_config_sources() -> list[ConfigSource]:
     ]
 '''
 
+_BACKEND = '''"""The secret backend `{name}`: a folder with one secret a file, read only."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import Field
+
+from atlasd import hookimpl
+from atlasd.contracts.context import PluginContext
+from atlasd.contracts.secrets import (
+    CURRENT,
+    Capability,
+    SecretBackend,
+    SecretInfo,
+    SecretStore,
+    SecretValue,
+    SecretVersion,
+)
+from atlasd.contracts.settings import Settings
+from atlasd.errors import AtlasError
+
+ATLASD_API = 1
+
+
+class {title}Settings(Settings):
+    """What can be set in `[secrets.backends.{name}]`."""
+
+    folder: str = Field(default="/run/secrets", description="The folder with the secrets.")
+
+
+class {title}Store:
+    """The secrets of the environment `context.environment`; here they are the same in all."""
+
+    def __init__(self, settings: {title}Settings, context: PluginContext) -> None:
+        self._folder = Path(settings.folder)
+        self._context = context
+
+    async def get(self, name: str, *, version: str = "", stage: str = CURRENT) -> SecretVersion:
+        """One version, with its value. Never put a value into an error or a log."""
+        # What may block belongs in a thread of the plugin's own.
+        id_, raw = await self._context.in_thread(self._read, name)
+        if version not in ("", id_) or (not version and stage != CURRENT):
+            raise AtlasError(
+                "secret.not_found", f"secret {{name!r}} has no other version than its current one"
+            )
+        return SecretVersion(name=name, version=id_, stages=(CURRENT,), value=SecretValue(raw))
+
+    async def describe(self, name: str) -> SecretInfo:
+        """What is known of it."""
+        id_, _ = await self._context.in_thread(self._read, name)
+        return SecretInfo(name=name, current=id_)
+
+    async def list(self, prefix: str = "") -> Sequence[SecretInfo]:
+        """All secrets whose name starts so, by name."""
+        names = await self._context.in_thread(self._names)
+        return [SecretInfo(name=name) for name in names if name.startswith(prefix)]
+
+    # What `capabilities` below doesn't name is refused by its name.
+
+    async def put(
+        self, name: str, value: SecretValue, *, stage: str = CURRENT, actor: str = ""
+    ) -> SecretVersion:
+        """Store a new version: it is durable when this returns."""
+        _cannot("put")
+
+    async def versions(self, name: str) -> Sequence[SecretVersion]:
+        """All versions, the newest first, without their values."""
+        _cannot("versions")
+
+    async def stage(self, name: str, version: str, stage: str) -> None:
+        """Move a stage to a version."""
+        _cannot("stage")
+
+    async def delete(self, name: str, *, recovery: timedelta | None = None) -> SecretInfo:
+        """Delete it."""
+        _cannot("delete")
+
+    async def recover(self, name: str) -> SecretInfo:
+        """Have a deleted one back."""
+        _cannot("recover")
+
+    def _read(self, name: str) -> tuple[str, bytes]:
+        """The id of a secret's only version, and its bytes."""
+        parts = name.split("/")
+        if not name.isprintable() or len(name) > 200 or {{"", ".", ".."}} & {{*parts}}:
+            raise AtlasError("secret.invalid", f"a secret cannot be called {{name[:80]!r}}")
+        path = self._folder.joinpath(*parts)
+        try:
+            return f"{{path.stat().st_mtime_ns:x}}", path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise AtlasError(
+                "secret.not_found",
+                f"there is no secret {{name!r}}: there is no file {{path}}",
+                hint="`atlasctl secret list` shows what there is",
+            ) from None
+        except OSError as error:
+            raise _unavailable(path, error) from error
+
+    def _names(self) -> Sequence[str]:
+        try:
+            next(self._folder.iterdir(), None)  # what follows takes no notice of an error
+        except OSError as error:
+            raise _unavailable(self._folder, error) from error
+        files = (path for path in self._folder.rglob("*") if path.is_file())
+        return sorted(str(path.relative_to(self._folder)) for path in files)
+
+
+def _unavailable(path: Path, error: OSError) -> AtlasError:
+    # Of all codes only this one, and secret.throttled, are worth another try.
+    return AtlasError("secret.unavailable", f"{{path}} cannot be read: {{error.strerror}}")
+
+
+def _cannot(operation: str) -> NoReturn:
+    raise AtlasError("secret.unsupported", f"the backend {name} has no {{operation}}")
+
+
+@asynccontextmanager
+async def open_backend(
+    settings: {title}Settings, context: PluginContext
+) -> AsyncIterator[SecretStore]:
+    """Open connections here. One that cannot be made must not fail here: the calls say so."""
+    yield {title}Store(settings, context)
+
+
+@hookimpl
+def register_secret_backends() -> list[SecretBackend]:
+    """Called once at start; only describes, touches nothing.
+
+    Try it: `secret://{name}/NAME` in the configuration.
+    """
+    return [
+        SecretBackend(
+            name="{name}",
+            summary="A folder with one secret a file, read only",
+            settings={title}Settings,
+            open=open_backend,
+            capabilities=frozenset({{Capability.LIST}}),
+        )
+    ]
+'''
+
 TEMPLATES: Mapping[str, str] = {
     "check": _CHECK,
     "subscriber": _SUBSCRIBER,
@@ -400,6 +544,7 @@ TEMPLATES: Mapping[str, str] = {
     "collector": _COLLECTOR,
     "component": _COMPONENT,
     "config_source": _CONFIG_SOURCE,
+    "secret_backend": _BACKEND,
 }
 """Texts by kind, as the plugin host labels them, with `{name}` and `{title}`."""
 

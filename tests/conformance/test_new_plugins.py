@@ -14,13 +14,23 @@ from atlasd.clock import HandClock
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.secrets import SecretBackend
 from atlasd.events import InstanceCrashed
 from atlasd.pluginhost import PluginHost, PluginState
 from atlasd.testing.checks import CheckTypeSuite
 from atlasd.testing.config_sources import ConfigSourceSuite
 from atlasd.testing.descriptors import load_drop_in
+from atlasd.testing.secrets import SecretBackendSuite
 
-KINDS = ("check", "subscriber", "operation", "collector", "component", "config_source")
+KINDS = (
+    "check",
+    "subscriber",
+    "operation",
+    "collector",
+    "component",
+    "config_source",
+    "secret_backend",
+)
 
 
 def atlasctl(*words: str) -> "subprocess.CompletedProcess[str]":
@@ -113,6 +123,34 @@ class TestNewConfigSource(ConfigSourceSuite):
     @pytest.fixture
     def broken(self) -> tuple[str, int]:
         return 'host.environment = "production"\nnot a setting\n', 2
+
+
+@pytest.fixture(scope="module")
+def written_backend(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Once: the command takes a while, and the suite is long."""
+    return write("secret_backend", "folder", tmp_path_factory.mktemp("written"))
+
+
+class TestNewSecretBackend(SecretBackendSuite):
+    @pytest.fixture
+    def backend(self, written_backend: Path) -> SecretBackend:
+        return load_drop_in(written_backend, SecretBackend)
+
+    @pytest.fixture
+    def present(self, tmp_path: Path) -> dict[str, str]:
+        (tmp_path / "secrets" / "shop").mkdir(parents=True)
+        (tmp_path / "secrets" / "shop" / "db").write_text("given")
+        (tmp_path / "secrets" / "tls.key").write_text("a key")
+        return {"shop/db": "given", "tls.key": "a key"}
+
+    @pytest.fixture
+    def settings(self, present: dict[str, str], tmp_path: Path) -> dict[str, Any]:
+        return {"folder": str(tmp_path / "secrets")}
+
+    @pytest.fixture
+    def down(self, tmp_path: Path) -> dict[str, Any]:
+        (tmp_path / "loop").symlink_to("loop")
+        return {"folder": str(tmp_path / "loop")}
 
 
 async def test_a_new_operation_answers(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Making keys and rotating them: nothing is lost, and an old key opens nothing that is left."""
 
 import asyncio
+import random
 import sqlite3
+from datetime import timedelta
 
 import pytest
 
@@ -12,31 +14,33 @@ from tests.plugins.secrets_fernet.stores import Home, failing, text_of
 from tests.plugins.secrets_fernet.test_sources import key_file
 
 
-async def test_an_old_key_opens_nothing_that_is_left(home: Home, store: FernetStore) -> None:
-    # Values of many sizes, rewritten and deleted, so that rows have moved between pages.
-    async with home.open(environment="staging") as staging:
-        for number in range(120):
-            await store.put(f"n/{number}", SecretValue("v" * (number * 37 % 3000)))
-            await staging.put(f"n/{number % 7}", SecretValue("w" * (number * 11)))
-        for number in range(0, 120, 3):
-            await store.put(f"n/{number}", SecretValue("x" * number), stage="pending")
+async def test_an_old_key_opens_nothing_that_is_left(home: Home) -> None:
+    # This many rows of these sizes come and go until some have moved between pages, and SQLite
+    # has left copies of them: without a rebuilt file the old key opens one of those.
+    generator = random.Random(0)
+    async with home.open(keep_versions=2) as store, home.open(environment="staging") as staging:
+        await store.keygen()
+        (old,) = home.in_ring()
+        for _ in range(600):
+            name = f"n/{generator.randrange(40)}"
+            size = generator.choice([0, 10, 300, 600, 900, 2500])
+            await store.put(name, SecretValue("v" * size))
+            if generator.random() < 0.1:
+                await store.delete(name, recovery=timedelta(0))
+        await staging.put("n/1", SecretValue("of staging"))
         await staging.delete("n/1")
-    (old,) = home.in_ring()
-    records = (await store.keys())[0].records
-    assert home.openable(old) >= records
-    made = await store.keygen()
-    seen: list[KeyProgress] = []
-    end = await store.rotate_keys(seen.append)
-    assert (end.done, end.total, end.retired) == (records, records, (old.id,))
-    assert [progress.done for progress in seen] == sorted({progress.done for progress in seen})
-    assert [key.id for key in home.in_ring()] == [made.id]
-    assert home.openable(old) == 0
-    (new,) = home.in_ring()
-    assert home.openable(new) == records
-    async with home.open(environment="staging") as staging:
+        records = (await store.keys())[0].records
+        assert home.openable(old) >= records
+        made = await store.keygen()
+        seen: list[KeyProgress] = []
+        end = await store.rotate_keys(seen.append)
+        assert (end.done, end.total, end.retired) == (records, records, (old.id,))
+        assert [at.done for at in seen] == sorted({at.done for at in seen})
+        assert [key.id for key in home.in_ring()] == [made.id]
+        assert home.openable(old) == 0
+        assert home.openable(home.in_ring()[0]) == records
         await staging.recover("n/1")
-        assert set(await text_of(staging, "n/1")) == {"w"}
-        assert await text_of(store, "n/3", stage="pending") == "xxx"
+        assert await text_of(staging, "n/1") == "of staging"
 
 
 async def test_everything_stays_readable_and_writable_in_between(
