@@ -1,14 +1,15 @@
 """Secrets that systemd hands to atlasd's units as credentials; read only."""
 
+import asyncio
 import errno
 import os
 import re
 import stat
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, ParamSpec, TypeVar
 
 from pydantic import Field
 
@@ -27,6 +28,9 @@ from atlasd.contracts.settings import Settings
 from atlasd.errors import AtlasError
 
 ATLASD_API = 1
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 DIRECTORY = "CREDENTIALS_DIRECTORY"
 MOST = 1024 * 1024
@@ -57,10 +61,16 @@ class Credentials:
         self._hidden = frozenset(settings.hidden)
         self._context = context
         self._environ = os.environ if environ is None else environ
+        # A configuration asks for all of its secrets at once; more would wait than may.
+        self._turns = asyncio.Semaphore(8)
+
+    async def _in_turn(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        async with self._turns:
+            return await self._context.in_thread(work, *args, **kwargs)
 
     async def get(self, name: str, *, version: str = "", stage: str = CURRENT) -> SecretVersion:
         """The credential; it has one version, which is current."""
-        found, raw = await self._context.in_thread(self._read, name)
+        found, raw = await self._in_turn(self._read, name)
         here = _version(found)
         if version not in ("", here) or (not version and stage != CURRENT):
             what = f"version {version!r}" if version else f"version at stage {stage!r}"
@@ -78,11 +88,11 @@ class Credentials:
 
     async def describe(self, name: str) -> SecretInfo:
         """What is known of it."""
-        return _info(name, (await self._context.in_thread(self._read, name))[0])
+        return _info(name, (await self._in_turn(self._read, name))[0])
 
     async def list(self, prefix: str = "") -> Sequence[SecretInfo]:
         """All credentials whose name starts so, by the names of their files."""
-        return await self._context.in_thread(self._list, prefix)
+        return await self._in_turn(self._list, prefix)
 
     async def put(
         self, name: str, value: SecretValue, *, stage: str = CURRENT, actor: str = ""

@@ -1,5 +1,6 @@
 """What every backend keeps: it says what it can do, does that, and reads."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -131,3 +132,15 @@ class Reading:
         for name in ODD_NAMES:
             with refused("secret.not_found", "secret.invalid"):
                 await store.get(name)
+
+    async def test_many_reads_at_the_same_time_all_have_their_turn(
+        self, backend: SecretBackend, store: SecretStore, present: Mapping[str, str]
+    ) -> None:
+        """A configuration with many references asks for all at once; none is turned away."""
+        texts = dict(present)
+        if Capability.PUT in backend.capabilities:
+            await store.put("popular", value_of("popular"))
+            texts["popular"] = f"{MARK}-popular"
+        for name, text in texts.items():
+            found = await asyncio.gather(*(store.get(name) for _ in range(60)))
+            assert {version.value for version in found} == {SecretValue(text)}

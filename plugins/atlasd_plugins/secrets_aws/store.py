@@ -1,5 +1,6 @@
 """Secrets Manager through boto3, whose calls block: each goes through a thread."""
 
+import asyncio
 import re
 import threading
 import uuid
@@ -41,6 +42,10 @@ WINDOW = range(7, 31)
 PAGE = 100
 """Secrets, or versions, that are asked for at a time."""
 
+AT_ONCE = 8
+"""Calls that are under way. A configuration asks for all of its secrets at once, and more calls
+would wait for a thread than may."""
+
 _VERSION = re.compile(r"[\x21-\x7e]{32,64}")
 
 
@@ -52,6 +57,7 @@ class AwsStore:
         self._context = context
         self._prefix = settings.prefix.replace("{environment}", context.environment)
         self._lock = threading.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._made: Any = None
 
     # --- the contract
@@ -256,7 +262,8 @@ class AwsStore:
     async def _ask(
         self, method: str, question: Question, asked: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        return await self._context.in_thread(self._blocking, method, question, asked)
+        async with self._turns:
+            return await self._context.in_thread(self._blocking, method, question, asked)
 
     def _blocking(
         self, method: str, question: Question, asked: Mapping[str, Any]

@@ -1,5 +1,6 @@
 """Key Vault through the real SDK, whose calls block: each operation is done in a thread."""
 
+import asyncio
 import base64
 import binascii
 import threading
@@ -44,6 +45,9 @@ BINARY = "application/octet-stream;base64"
 MOST_VALUE = 25 * 1024
 """Bytes, after encoding."""
 MOST_TAG = 256
+AT_ONCE = 8
+"""Calls that are under way. A configuration asks for all of its secrets at once, and more calls
+would wait for a thread than may."""
 WAIT = 30.0
 """Seconds in which Key Vault should have deleted or recovered; it takes a few."""
 
@@ -68,6 +72,7 @@ class AzureStore:
         self._prefix = settings.prefix.replace("{environment}", context.environment)
         self._place = f"Azure Key Vault {settings.vault_url}"
         self._lock = threading.Lock()
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._made: tuple[SecretClient, Any] | None = None
         self._order = 0
 
@@ -352,7 +357,8 @@ class AzureStore:
 
     async def _run(self, question: Question, work: Callable[[], T]) -> T:
         """What an operation gives, from a thread."""
-        return await self._context.in_thread(self._guarded, question, work)
+        async with self._turns:
+            return await self._context.in_thread(self._guarded, question, work)
 
     def _guarded(self, question: Question, work: Callable[[], T]) -> T:
         """What an operation gives. Raises `AtlasError`, with nothing of what was sent in it."""
