@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from atlasd.services.commands import Commands, Finished
+from atlasd.redaction import Redactor
+from atlasd.services.commands import TAIL, Commands, Finished
 from atlasd.services.loop import READ, Loop
 from atlasd.services.probes import Prober
 from atlasd.services.probing import Verdict
@@ -445,3 +446,20 @@ def test_no_descriptor_is_left_over(ground: Ground) -> None:
         ground.run("no-such-program-here")
         ground.probe("tcp", f"localhost:{free_port()}")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_what_a_command_says_is_kept_and_passed_on_without_secrets(ground: Ground) -> None:
+    heard: list[bytes] = []
+    # In pieces, and more of it than is kept, so that the cut goes through the middle of values.
+    script = "for n in $(seq 400); do printf hunt; printf er22-and-more; done; printf ' hunter22-'"
+    ground.commands.run(
+        ["/bin/sh", "-c", script],
+        on_exit=ground.ended.append,
+        env=ENV,
+        on_output=heard.append,
+        redactor=lambda: Redactor([("db", "hunter22-and-more")]),
+    )
+    ground.until(lambda: ground.ended)
+    text = b"[secret:db]" * 400 + b" [secret:db]"
+    assert b"".join(heard) == text
+    assert ground.ended[0].output == text[-TAIL:]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from atlasd.services.restart import Exit
-from atlasd.services.spec import Hook, Reload, Stop
+from atlasd.services.spec import Hook, KnownSecret, Reload, Stop
 from atlasd.services.sweep import GRACE
-from tests.unit.services.stage import Stage, spec
+from tests.unit.services.stage import NOTIFY, Stage, spec
 
 TERM, CONT, KILL = signal.SIGTERM, signal.SIGCONT, signal.SIGKILL
 
@@ -188,3 +188,28 @@ def test_hooks_know_the_main_process_and_what_they_are(stage: Stage) -> None:
     assert isinstance(env, dict)
     assert (env["MAINPID"], env["ATLASD_HOOK"]) == (str(pid), "pre_stop")
     assert "MAINPID" not in replace(stage.process("web").launch).env
+
+
+def test_secrets_are_kept_out_before_anything_is_handed_out_and_until_the_process_ends(
+    stage: Stage,
+) -> None:
+    old, new = (KnownSecret(name="db", value=value) for value in ("hunter22", "tomorrow's"))
+    stage.apply(spec("web", secrets=(old,), instances=2))
+    stage.wind(2)
+    stage.apply(spec("web", secrets=(new,), instances=2))
+    for index in (0, 1):
+        assert stage.unit("web", index).clean("hunter22, tomorrow's") == "[secret:db], [secret:db]"
+    stage.dies("web")
+    stage.wind(5)
+    assert stage.unit("web", 0).clean("hunter22, tomorrow's") == "hunter22, [secret:db]"
+    assert stage.unit("web", 1).clean("hunter22, tomorrow's") == "[secret:db], [secret:db]"
+
+
+def test_what_is_told_of_an_instance_holds_no_secret(stage: Stage) -> None:
+    secret = KnownSecret(name="db", value="hunter22")
+    stage.apply(spec("web", ready=NOTIFY, secrets=(secret,)))
+    stage.says("web", status="connecting with hunter22")
+    assert stage.unit("web").status_text == "connecting with [secret:db]"
+    stage.no_program.add("/bin/hunter22")
+    stage.apply(spec("job", command=("/bin/hunter22",), secrets=(secret,)))
+    assert stage.unit("job").machine.detail == "no such program: /bin/[secret:db]"
