@@ -6,8 +6,8 @@ secrets have some forty spellings. Of all that the standard library offers, in n
     re, an alternation of all of them         5 - 9    for a set of first bytes alone
     bytes.find of each of forty               4 - 8    0.1 for a long one, 0.5 for a short one
     bytes.translate, to drop what is common   0.4 - 1  and the rest is still to be searched
-    a set of the eight-byte words, sampled    30 / n   every n-th byte; found in C by isdisjoint
-    bytes.find of a single byte               0.015    that is memchr; each hit costs 100 more
+    a set of eight-byte words, one in n bytes 35 / n   by isdisjoint; needles of n + 7 bytes
+    bytes.find of a single byte               0.015    that is memchr; each hit costs 300 more
 
 So a needle is looked for by a byte that is rare, and most needles share a few: of forty, some five
 bytes are left, capitals and signs. Which bytes are rare is guessed first and then learned from the
@@ -17,14 +17,14 @@ for five secrets, and two for fifty.
 """
 
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 
 Found = tuple[int, int, bytes]
 """Where a needle stands: its beginning, its end, and which it is."""
 
-_HIT = 200.0
+_HIT = 300.0
 """Nanoseconds that it takes to look at one place where a rare byte stands."""
 _MEMCHR = 0.02
 _WORD = 8
@@ -55,13 +55,16 @@ class Needles:
     """Byte strings of at least two bytes each; `search` says where they stand in a text."""
 
     def __init__(self, needles: Iterable[bytes]) -> None:
-        self.needles = frozenset(needles)
+        # Of each the bytes that it can be looked for by: all but the last, as another byte has to
+        # follow, by which most places are dismissed.
+        self._choices = {needle: frozenset(needle[:-1]) for needle in sorted(needles)}
         rates = [_RARE] * 256
         for rate, them in _FREQUENT:
             for byte in them:
                 rates[byte] = rate
         self._rates = rates
-        self._plan = _plan(self.needles, rates)
+        self._learned = False
+        self._plan = _plan(self._choices, rates)
 
     def search(self, text: bytes) -> list[Found]:
         """Every place of every needle, those too that overlap, in no order."""
@@ -82,12 +85,18 @@ class Needles:
 
     def _learn(self, text: bytes) -> None:
         """A byte that was thought rare is not, in this text: look at all of them, and plan anew."""
-        sample = text[:: len(text) // _LEARNED + 1]
-        for byte, count in Counter(sample).items():
-            self._rates[byte] = max(self._rates[byte], count / len(sample))
+        # Pieces from all over it: every n-th byte could be the same column of each line.
+        piece = max(1, _LEARNED // 8)
+        sample = b"".join(text[at : at + piece] for at in range(0, len(text), len(text) // 8 + 1))
+        counts = Counter(sample)
+        guessed, self._learned = not self._learned, True
+        for byte, rate in enumerate(self._rates):
+            # What was only guessed is trusted less than the text. From then on rates only rise, so
+            # that texts that alternate come to an end of plans.
+            self._rates[byte] = max(counts[byte] / len(sample), rate / 8 if guessed else rate)
         for byte in self._plan.anchors:
             self._rates[byte] = max(self._rates[byte], text.count(byte) / len(text))
-        self._plan = _plan(self.needles, self._rates)
+        self._plan = _plan(self._choices, self._rates)
 
 
 class _Anchor:
@@ -164,10 +173,12 @@ def _stride(needles: Iterable[bytes]) -> int:
     return max(1, min((shortest - _WORD + 1) // _WORD, _WIDEST))
 
 
-def _plan(needles: Iterable[bytes], rates: Sequence[float]) -> _Plan:
+_Choices = Mapping[bytes, frozenset[int]]
+
+
+def _plan(choices: _Choices, rates: Sequence[float]) -> _Plan:
     """What is likely to cost least, if bytes are as frequent as that."""
-    ordered = sorted(needles)
-    shares, whole, cost = _cover(ordered, rates)
+    shares, whole, cost = _cover(choices, rates)
     ways = [(cost, shares, whole, list[bytes]())]
     for stride in _STRIDES:
         length = (stride + 1) * _WORD - 1
@@ -176,10 +187,11 @@ def _plan(needles: Iterable[bytes], rates: Sequence[float]) -> _Plan:
         rest = [needle for needle in whole if len(needle) < length]
         sampled = [needle for needle in whole if len(needle) >= length]
         ways.append((cost - _cost_of(sampled) + _cost_of_words(sampled), shares, rest, sampled))
-        sampled = [needle for needle in ordered if len(needle) >= length]
+        sampled = [needle for needle in choices if len(needle) >= length]
         by_words = _cost_of_words(sampled)
-        if by_words < cost:
-            others = _cover((needle for needle in ordered if len(needle) < length), rates)
+        if sampled and by_words < cost:
+            short = {needle: choice for needle, choice in choices.items() if len(needle) < length}
+            others = _cover(short, rates)
             ways.append((others[2] + by_words, others[0], others[1], sampled))
     _, shares, whole, sampled = min(ways, key=itemgetter(0))
     return _Plan(
@@ -188,29 +200,31 @@ def _plan(needles: Iterable[bytes], rates: Sequence[float]) -> _Plan:
 
 
 def _cover(
-    needles: Iterable[bytes], rates: Sequence[float]
+    choices: _Choices, rates: Sequence[float]
 ) -> tuple[dict[int, list[bytes]], list[bytes], float]:
     """Needles by the bytes they are to be looked for by; those that are not; and what it costs.
 
     The byte comes first that saves most for what it costs (the greedy cover of sets).
     """
-    left = {needle: frozenset(needle[:-1]) for needle in needles}  # a byte follows in each place
-    saved: defaultdict[int, float] = defaultdict(float)
+    left = dict(choices)
+    saved = [0.0] * 256
     for needle, choice in left.items():
+        cost = _cost_of_find(len(needle))
         for byte in choice:
-            saved[byte] += _cost_of_find(len(needle))
+            saved[byte] += cost
+    costs = [_cost_of_byte(rate) for rate in rates]
     shares: dict[int, list[bytes]] = {}
     total = 0.0
     while left:
-        byte = max(saved, key=lambda byte: (saved[byte] / _cost_of_byte(rates[byte]), byte))
-        cost = _cost_of_byte(rates[byte])
-        if saved[byte] <= cost:
+        byte = max(range(256), key=lambda byte: saved[byte] / costs[byte])
+        if saved[byte] <= costs[byte]:
             break
         shares[byte] = [needle for needle, choice in left.items() if byte in choice]
-        total += cost
+        total += costs[byte]
         for needle in shares[byte]:
+            cost = _cost_of_find(len(needle))
             for other in left.pop(needle):
-                saved[other] -= _cost_of_find(len(needle))
+                saved[other] -= cost
     return shares, list(left), total + _cost_of(left)
 
 

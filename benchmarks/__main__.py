@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from benchmarks.config.redaction import main as redaction
 from benchmarks.supervision.__main__ import main as supervision
 
 if __name__ == "__main__":
+    redaction()
     sys.exit(supervision())

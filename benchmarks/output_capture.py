@@ -13,11 +13,17 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from atlasd.services.loop import Loop
 from atlasd.services.output import Capture
+from atlasd.services.spec import KnownSecret
 
+LINE = (
+    "2026-11-25T18:04:05 INFO shop.orders: order 104729 of customer 7919 was Paid, total 12.50 EUR"
+).ljust(99)
+"""What a program might say: 99 characters."""
 WRITER = r"""
 #include <string.h>
 #include <unistd.h>
@@ -25,8 +31,10 @@ WRITER = r"""
 int main(int argc, char **argv) {
     int lines = atoi(argv[1]);
     static char block[100 * 1000];
-    memset(block, 'x', sizeof block);
-    for (int i = 0; i < lines; i++) block[100 * i + 99] = '\n';
+    for (char *line = block; line < block + 100 * lines; line += 100) {
+        memcpy(line, argv[2], 99);
+        line[99] = '\n';
+    }
     for (;;) if (write(1, block, 100 * lines) < 0) return 1;
 }
 """
@@ -49,18 +57,27 @@ def resident_kib() -> int:
     return int(next(line for line in text.splitlines() if line.startswith("Pss:")).split()[1])
 
 
-def measure(folder: Path, writer: Path, lines: int, seconds: float, writers: int) -> None:
+def measure(
+    folder: Path,
+    writer: Path,
+    lines: int,
+    seconds: float,
+    writers: int,
+    secrets: Sequence[KnownSecret] = (),
+) -> float:
+    """Print the figures; MB/s. The `secrets` are looked for in all that is captured."""
     loop = Loop()
-    run = folder / f"run{lines}"
-    run.mkdir()
+    run = Path(tempfile.mkdtemp(prefix=f"run{lines}-", dir=folder))
     capture = Capture(loop, str(run), str(folder / "log"))
     capture.recover()
+    for index in range(writers):
+        capture.keep_out("flood", index, secrets)
     streams = [capture.stream("flood", index, "stdout") for index in range(writers)]
     children = []
     before_memory = resident_kib()
     for stream in streams:
         end = stream.child_end()
-        children.append(subprocess.Popen([str(writer), str(lines)], stdout=end))
+        children.append(subprocess.Popen([str(writer), str(lines), LINE], stdout=end))
         os.close(end)
     longest = 0.0
     start_cpu, start, turns = cpu_seconds(), time.monotonic(), loop.wakeups
@@ -85,6 +102,7 @@ def measure(folder: Path, writer: Path, lines: int, seconds: float, writers: int
     )
     capture.close()
     loop.close()
+    return count / elapsed / 1e6
 
 
 def main() -> None:
