@@ -11,7 +11,7 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
@@ -63,11 +63,8 @@ def prepare(program: str, launch: "Launch", *, soft_nofile: int | None) -> Plan:
     """The child's plan. `soft_nofile` is the soft limit of open files that programs begin with."""
     steps = [Step(os.setsid, (), "begin a session", "")]
     steps += [Step(_join, (path,), "join cgroup", path) for path in launch.join]
-    moved: list[int] = []
-    for theirs, ours in launch.fds.items():
-        if ours in launch.fds:  # dup2 to its number would take another one away
-            ours = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, HIGH)  # noqa: PLW2901
-            moved.append(ours)
+    fds, moved = apart(launch.fds)
+    for theirs, ours in fds.items():
         steps.append(Step(os.dup2, (ours, theirs), "pass descriptor", str(theirs)))
     steps += _limits(launch.limits, soft_nofile)
     if launch.no_core and launch.limits.core is None:
@@ -97,6 +94,23 @@ def prepare(program: str, launch: "Launch", *, soft_nofile: int | None) -> Plan:
         listen_pid=launch.listen_fds,
         moved=moved,
     )
+
+
+def apart(fds: Mapping[int, int]) -> tuple[Mapping[int, int], list[int]]:
+    """The descriptors such that no number is one of theirs and one of ours, and the copies made.
+
+    One after the other, a number would else be taken away before its own turn has come.
+    """
+    moved: list[int] = []
+    if fds.keys().isdisjoint(fds.values()):
+        return fds, moved
+    found = {}
+    for theirs, ours in fds.items():
+        if ours in fds:
+            ours = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, HIGH)  # noqa: PLW2901
+            moved.append(ours)
+        found[theirs] = ours
+    return found, moved
 
 
 def run(plan: Plan, report: int) -> NoReturn:

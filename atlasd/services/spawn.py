@@ -107,8 +107,6 @@ class Launch:
             or self.no_new_privs
             or self.cgroup_fd is not None
             or self.join
-            # One call after the other, a number could be taken away before its turn.
-            or any(ours in self.fds and ours != theirs for theirs, ours in self.fds.items())
             or any(getattr(self.limits, name) is not None for name in child.RLIMITS)
         )
 
@@ -188,6 +186,7 @@ def _posix_spawn(program: str, launch: Launch) -> int:
     umask = os.umask(launch.umask) if launch.umask is not None else None
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     core = resource.getrlimit(resource.RLIMIT_CORE) if launch.no_core else None
+    fds, moved = child.apart(launch.fds)
     try:
         os.chdir(launch.cwd)
         if core is not None:
@@ -198,9 +197,7 @@ def _posix_spawn(program: str, launch: Launch) -> int:
             program,
             launch.argv,
             launch.env,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in launch.fds.items()
-            ],
+            file_actions=[(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in fds.items()],
             setsid=True,
             setsigdef=child.IGNORED_BY_PYTHON,
             setsigmask=(),
@@ -216,7 +213,8 @@ def _posix_spawn(program: str, launch: Launch) -> int:
         if umask is not None:
             os.umask(umask)
         os.fchdir(back)
-        os.close(back)
+        for fd in (back, *moved):
+            os.close(fd)
 
 
 def _explain(step: str, number: int, what: str) -> str:

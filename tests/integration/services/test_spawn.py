@@ -39,6 +39,7 @@ print(json.dumps({
     "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),
     "core": resource.getrlimit(resource.RLIMIT_CORE),
     "fds": sorted(found),
+    "targets": found,
     "status": {
         line.split(":")[0]: line.split(":")[1].strip()
         for line in open("/proc/self/status") if ":" in line
@@ -145,19 +146,36 @@ def test_descriptors_come_at_the_numbers_asked_for(run: Run, way: str) -> None:
     assert {3, 7} <= set(found["fds"])
 
 
-def test_descriptors_may_stand_at_each_others_numbers(run: Run) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_descriptors_may_stand_at_each_others_numbers(run: Run, way: str) -> None:
     """Whoever is copied first must not be overwritten by the second."""
-    read, write = os.pipe()
-    os.close(write)
     a = os.open("/dev/zero", os.O_RDONLY)
     b = os.open("/dev/full", os.O_RDONLY)
+    before = len(list(Path("/proc/self/fd").iterdir()))
     try:
-        found = run("clone", fds={a: b, b: a}, listen_fds=True)
+        found = run(way, fds={a: b, b: a})
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
     finally:
-        for fd in (read, a, b):
+        for fd in (a, b):
             os.close(fd)
     assert {a, b} <= set(found["fds"])
+    assert (found["targets"][str(a)], found["targets"][str(b)]) == ("/dev/full", "/dev/zero")
+
+
+def test_who_listens_is_told_so_by_his_own_pid(run: Run) -> None:
+    found = run("clone", listen_fds=True)
     assert found["env"]["LISTEN_PID"] == str(found["child"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_with_secrets_is_not_dumped_and_the_next_one_is(run: Run, way: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    assert run(way, no_core=True)["core"][0] == (1 if hard != 0 else 0)
+    assert run(way)["core"] == [soft, hard]
+    assert resource.getrlimit(resource.RLIMIT_CORE) == (soft, hard)
+    if hard != 0:
+        limits = Limits(core=512)
+        assert run("clone", no_core=True, limits=limits)["core"] == [512, 512]
 
 
 def test_limits_nice_and_no_new_privs_hold(run: Run) -> None:
