@@ -55,15 +55,18 @@ class Plan(NamedTuple):
     env: dict[str, str]
     listen_pid: bool
     """Set LISTEN_PID, which nobody knows before there is a child."""
-    moved: list[int]
-    """Copies of descriptors that the parent closes once the child is on its way."""
 
 
-def prepare(program: str, launch: "Launch", *, soft_nofile: int | None) -> Plan:
-    """The child's plan. `soft_nofile` is the soft limit of open files that programs begin with."""
+def prepare(
+    program: str, launch: "Launch", fds: Mapping[int, int], *, soft_nofile: int | None
+) -> Plan:
+    """The child's plan.
+
+    `fds` are the launch's, put `apart`; `soft_nofile` is the soft limit of open files that programs
+    begin with.
+    """
     steps = [Step(os.setsid, (), "begin a session", "")]
     steps += [Step(_join, (path,), "join cgroup", path) for path in launch.join]
-    fds, moved = apart(launch.fds)
     for theirs, ours in fds.items():
         steps.append(Step(os.dup2, (ours, theirs), "pass descriptor", str(theirs)))
     steps += _limits(launch.limits, soft_nofile)
@@ -92,7 +95,6 @@ def prepare(program: str, launch: "Launch", *, soft_nofile: int | None) -> Plan:
         argv=[os.fsencode(a) for a in launch.argv],
         env=dict(launch.env),
         listen_pid=launch.listen_fds,
-        moved=moved,
     )
 
 
@@ -115,7 +117,7 @@ def apart(fds: Mapping[int, int]) -> tuple[Mapping[int, int], list[int]]:
 
 def run(plan: Plan, report: int) -> NoReturn:
     """Do it, in the child; a failure is written to `report` as number, what and detail."""
-    steps, program, argv, env, listen_pid, _ = plan
+    steps, program, argv, env, listen_pid = plan
     what, detail = "start", program
     try:
         for call, arguments, what, detail in steps:  # noqa: B007  named for the report

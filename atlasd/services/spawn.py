@@ -154,7 +154,15 @@ def start(launch: Launch) -> int:
     """
     path = launch.env.get("PATH", DEFAULT_PATH)
     program = find_program(launch.argv[0], path, launch.cwd)
-    pid = _posix_spawn(program, launch) if launch.plain else _clone(program, launch)
+    fds, copies = child.apart(launch.fds)
+    try:
+        # posix_spawn takes no number above the limit that the program is to begin with.
+        within = _soft_nofile is None or max(fds.values()) < _soft_nofile
+        way = _posix_spawn if launch.plain and within else _clone
+        pid = way(program, launch, fds)
+    finally:
+        for fd in copies:
+            os.close(fd)
     if _spared_from_oom:
         _oom_score(pid, "0")
     return pid
@@ -178,7 +186,7 @@ def _oom_score(pid: int, score: str) -> None:
         pass  # it has ended already
 
 
-def _posix_spawn(program: str, launch: Launch) -> int:
+def _posix_spawn(program: str, launch: Launch, fds: Mapping[int, int]) -> int:
     # posix_spawn takes neither a folder nor a mask nor a limit: the program inherits ours, which
     # are changed for the moment. There is one thread, and it is here.
     # Ours need not be readable to us: O_PATH.
@@ -186,7 +194,6 @@ def _posix_spawn(program: str, launch: Launch) -> int:
     umask = os.umask(launch.umask) if launch.umask is not None else None
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     core = resource.getrlimit(resource.RLIMIT_CORE) if launch.no_core else None
-    fds, moved = child.apart(launch.fds)
     try:
         os.chdir(launch.cwd)
         if core is not None:
@@ -213,8 +220,7 @@ def _posix_spawn(program: str, launch: Launch) -> int:
         if umask is not None:
             os.umask(umask)
         os.fchdir(back)
-        for fd in (back, *moved):
-            os.close(fd)
+        os.close(back)
 
 
 def _explain(step: str, number: int, what: str) -> str:
@@ -260,8 +266,8 @@ def _clone3(cgroup_fd: int | None) -> tuple[int, bool]:
     return pid, False
 
 
-def _clone(program: str, launch: Launch) -> int:
-    plan = child.prepare(program, launch, soft_nofile=_soft_nofile)
+def _clone(program: str, launch: Launch, fds: Mapping[int, int]) -> int:
+    plan = child.prepare(program, launch, fds, soft_nofile=_soft_nofile)
     read, write = os.pipe2(os.O_CLOEXEC)
     if write in launch.fds:
         write = _out_of_the_way(write)
@@ -291,8 +297,6 @@ def _clone(program: str, launch: Launch) -> int:
         os.close(read)
         if write >= 0:
             os.close(write)
-        for fd in plan.moved:
-            os.close(fd)
 
 
 def _out_of_the_way(fd: int) -> int:

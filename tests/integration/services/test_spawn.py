@@ -1,5 +1,6 @@
 """Starting programs, by both ways: what they find, and what is said when it does not work."""
 
+import fcntl
 import json
 import os
 import resource
@@ -209,6 +210,20 @@ def test_a_raised_limit_of_open_files_is_not_handed_on(
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_descriptor_above_the_programs_limit_is_passed_all_the_same(
+    run: Run, null: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when the role holds some hundred instances.
+    monkeypatch.setattr(spawn, "_soft_nofile", 600)
+    high = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, 700)
+    try:
+        found = run("posix_spawn", fds={5: high})
+    finally:
+        os.close(high)
+    assert found["targets"]["5"] == "/dev/null"
+    assert found["nofile"][0] == 600
 
 
 BAD = {
