@@ -77,7 +77,7 @@ class AwsSettings(Settings):
         description="Time that connecting may take. Duration.",
     )
     timeout: Duration = Field(
-        default=timedelta(seconds=10),
+        default=timedelta(seconds=5),
         gt=timedelta(0),
         description="Time that an answer may take. Duration.",
     )

@@ -86,7 +86,7 @@ class AzureSettings(Settings):
         description="Time that connecting may take. Duration.",
     )
     timeout: Duration = Field(
-        default=timedelta(seconds=10),
+        default=timedelta(seconds=5),
         gt=timedelta(0),
         description="Time that an answer may take. Duration.",
     )
