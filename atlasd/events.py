@@ -202,6 +202,7 @@ class SecretChanged(Event):
     backend: str = ""
     version: str = ""
     environment: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,6 +12,7 @@ from atlasd.control.server import Handler
 from atlasd.control.wire import OPERATIONS
 from atlasd.errors import AtlasError, nearest
 from atlasd.states import Health, Wanted
+from tests.secret_double import FakeSecrets
 
 START = datetime(2026, 11, 23, 17, 44, 43, 123456, tzinfo=UTC)
 
@@ -52,13 +53,17 @@ class FakeCore:
         self.health = m.HealthBody(status="pass", version=__version__)
         self.log: list[m.LogRecord] = []
         self.events: list[m.Event] = []
+        self.secrets = FakeSecrets()
 
     def handlers(self) -> dict[str, Handler]:
         own = {o.name for o in OPERATIONS} - {"openapi"}
         return {name: self._recorded(name) for name in own}
 
     def _recorded(self, name: str) -> Handler:
-        method = getattr(self, "do_" + name.replace(".", "_").replace("-", "_"))
+        if name.startswith("secret."):
+            method = self.secrets.method(name)
+        else:
+            method = getattr(self, "do_" + name.replace(".", "_").replace("-", "_"))
 
         async def handler(request: Any, caller: Caller) -> Any:
             self.calls.append((name, request, caller))

@@ -57,6 +57,30 @@ COMMANDS = (
             "settings.reveal",
         ),
     ),
+    Entry(
+        "secret",
+        "secrets",
+        "Keep, change, rotate and audit secrets",
+        (
+            "secret.list",
+            "secret.check",
+            "secret.versions",
+            "secret.impact",
+            "secret.reveal",
+            "secret.set",
+            "secret.rollback",
+            "secret.delete",
+            "secret.recover",
+            "secret.refresh",
+            "secret.rotate",
+            "secret.import",
+            "secret.export",
+            "secret.keygen",
+            "secret.rotate-keys",
+            "secret.audit",
+            "secret.audit-verify",
+        ),
+    ),
     Entry("plugins", "plugins", "List plugins, or write a new one", ("plugins",)),
     Entry("health", "health", "Health of the host or of one service", ("health", "health.service")),
     Entry("checks", "health", "Verdicts of the configured checks", ("checks",)),
@@ -73,6 +97,7 @@ COMMANDS = (
 )
 
 API_ONLY = {
+    "secret.keys": "`atlasctl secret check` shows the keys too",
     "metrics": "for the api role and Prometheus: `curl :8000/metrics`",
     "checks.report": "the monitoring role's way to tell core its verdicts",
     "openapi": "for programs that are made from it",

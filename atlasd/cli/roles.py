@@ -60,6 +60,17 @@ class Daemon(Protocol):
     ) -> Mapping[str, object]:
         """The answer to an operation on the configuration, from the files alone."""
 
+    def secrets(
+        self,
+        operation: str,
+        request: Mapping[str, object],
+        *,
+        paths: Paths,
+        env: str | None,
+        tell: Callable[[Mapping[str, object]], object],
+    ) -> None:
+        """Perform an operation on secrets; `tell` is handed each body of the answer."""
+
 
 def _places(command: F) -> F:
     for option in (
@@ -168,6 +179,31 @@ def program(daemon: Daemon) -> click.Group:
             print(json.dumps(error.to_wire()))
             return error.kind.exit
         print(json.dumps(answer))
+        return EXIT_OK
+
+    @atlasd.command(hidden=True)
+    @click.argument("operation")
+    @_places
+    def secret(
+        operation: str,
+        config: str | None,
+        root: str | None,
+        env: str | None,
+        overrides: tuple[str, ...],
+    ) -> int:
+        """Perform an operation of `atlasctl secret` without a daemon; the request comes as JSON."""
+        del overrides
+        try:
+            daemon.secrets(
+                operation,
+                json.load(sys.stdin),
+                paths=find(root=root, config=config),
+                env=env,
+                tell=lambda body: print(json.dumps(body), flush=True),
+            )
+        except AtlasError as error:
+            print(json.dumps(error.to_wire()))
+            return error.kind.exit
         return EXIT_OK
 
     return atlasd

@@ -259,7 +259,8 @@ class _Resolving:
         whole = template.whole
         text = str(whole) if isinstance(whole, Encrypted) else self.text_at(path)
         # Noted before anything can go wrong: what refers to a secret is never shown.
-        self.references[path] = Referenced(text=text)
+        asked = tuple(Source(reference=one) for one in self.wanted(path, template))
+        self.references[path] = Referenced(text=text, sources=asked)
         parts = [
             _Piece(value=part) if isinstance(part, str) else self.part(path, part)
             for part in template.parts

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from atlasd.clock import Clock
 from atlasd.control import models
-from atlasd.control.rights import Caller
+from atlasd.control.rights import CALLER, Caller
 from atlasd.control.server import Answer, Handler, Lines
 from atlasd.control.wire import BY_NAME, Operation
 from atlasd.errors import AtlasError
@@ -50,6 +50,7 @@ def _handler(operation: Operation, method: Method, performed: Performed, clock: 
         tell = partial(
             performed, operation, began=clock.wall(), actor=caller.actor, request=request
         )
+        CALLER.set(caller)
         try:
             given = await method(actor=caller.actor, **fields)
         except AtlasError as error:

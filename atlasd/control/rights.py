@@ -10,6 +10,7 @@ import grp
 import os
 import socket
 import struct
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from atlasd.control.wire import Operation, Right
@@ -43,6 +44,10 @@ class Caller:
     def may(self, right: Right) -> bool:
         """Whether the caller has this right, or one that includes it."""
         return self.right is not None and _ORDER.index(self.right) >= _ORDER.index(right)
+
+
+CALLER: ContextVar[Caller | None] = ContextVar("CALLER", default=None)
+"""Who has asked for the operation that is being performed, if it came over the socket."""
 
 
 def right_of(

@@ -76,6 +76,7 @@ class Operation(NamedTuple):
 
 
 _SERVICE = f"{PREFIX}/services/{{service}}"
+_SECRET = f"{PREFIX}/secrets/{{name}}"
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation(
@@ -231,6 +232,95 @@ OPERATIONS: tuple[Operation, ...] = (
         "settings.reveal", "POST", f"{_SERVICE}/settings/reveal", "SettingsRenderRequest",
         "SettingsRendered", Right.ADMINISTER,
         "What a service is given of its settings, secrets included; entered in the audit log.",
+    ),
+    Operation(
+        "secret.list", "GET", "/v1/secrets", "SecretsRequest", "Secrets", Right.READ,
+        "The secrets of a backend, by name; no values.",
+    ),
+    Operation(
+        "secret.check", "GET", "/v1/secrets-check", "Nothing", "SecretsChecked", Right.READ,
+        "Every secret that the configuration refers to, whether it can be had, and the keys.",
+    ),
+    Operation(
+        "secret.versions", "GET", f"{_SECRET}/versions", "SecretRequest", "SecretVersions",
+        Right.READ,
+        "The versions of a secret and their stages; no values.",
+    ),
+    Operation(
+        "secret.impact", "GET", f"{_SECRET}/impact", "SecretRequest", "SecretImpact", Right.READ,
+        "What a change of the secret would touch.",
+    ),
+    Operation(
+        "secret.reveal", "POST", f"{_SECRET}/reveal", "SecretRevealRequest", "RevealedSecret",
+        Right.ADMINISTER,
+        "One version of a secret with its value; written to the audit log.",
+    ),
+    Operation(
+        "secret.set", "POST", f"{_SECRET}/set", "SecretSetRequest", "SecretPut", Right.ADMINISTER,
+        "Puts a new version of a secret, which is made if there is none.",
+    ),
+    Operation(
+        "secret.rollback", "POST", f"{_SECRET}/rollback", "SecretRollbackRequest",
+        "SecretRolledBack", Right.ADMINISTER,
+        "Makes the previous version, or another one, current again.",
+    ),
+    Operation(
+        "secret.delete", "POST", f"{_SECRET}/delete", "SecretDeleteRequest", "SecretState",
+        Right.ADMINISTER,
+        "Deletes a secret, which can be recovered for a while where its backend can.",
+    ),
+    Operation(
+        "secret.recover", "POST", f"{_SECRET}/recover", "SecretRequest", "SecretState",
+        Right.ADMINISTER,
+        "Has a deleted secret back.",
+    ),
+    Operation(
+        "secret.refresh", "POST", f"{_SECRET}/refresh", "SecretRefreshRequest", "SecretRefreshed",
+        Right.OPERATE,
+        "Fetches a secret now, as when it was refused where it is used; not more than once a "
+        "minute.",
+    ),
+    Operation(
+        "secret.rotate", "POST", f"{_SECRET}/rotate", "SecretRotateRequest", "SecretRotationStep",
+        Right.ADMINISTER,
+        "Rotates a secret: each step when it is done; it goes on when nobody listens.",
+        stream=True, media=NDJSON,
+    ),
+    Operation(
+        "secret.import", "POST", "/v1/secrets-import", "SecretImportRequest", "SecretsImported",
+        Right.ADMINISTER,
+        "Puts every value of a .env file or a JSON object.",
+    ),
+    Operation(
+        "secret.export", "POST", "/v1/secrets-export", "SecretExportRequest", "SecretsExported",
+        Right.ADMINISTER,
+        "All values of a backend; each is written to the audit log.",
+    ),
+    Operation(
+        "secret.keys", "GET", "/v1/secret-keys", "SecretKeysRequest", "SecretKeys", Right.READ,
+        "The keys of a backend's key ring: their ids and where they were read.",
+    ),
+    Operation(
+        "secret.keygen", "POST", "/v1/secret-keys/generate", "SecretKeysRequest", "SecretKey",
+        Right.ADMINISTER,
+        "Makes a new primary key, and keeps the others.",
+    ),
+    Operation(
+        "secret.rotate-keys", "POST", "/v1/secret-keys/rotate", "SecretRotateKeysRequest",
+        "SecretKeyProgress", Right.ADMINISTER,
+        "Wraps every record with the primary key, then drops the others; can be killed and "
+        "asked for again.",
+        stream=True, media=NDJSON,
+    ),
+    Operation(
+        "secret.audit", "GET", "/v1/secret-audit", "SecretAuditRequest", "SecretAudit",
+        Right.READ,
+        "Who did what to which secret.",
+    ),
+    Operation(
+        "secret.audit-verify", "GET", "/v1/secret-audit/verify", "Nothing", "SecretAuditVerified",
+        Right.READ,
+        "Whether the audit log is what was written.",
     ),
     Operation(
         "plugins", "GET", "/v1/plugins", "Nothing", "Plugins", Right.READ,

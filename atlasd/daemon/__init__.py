@@ -3,7 +3,7 @@
 import asyncio
 import faulthandler
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from atlasd import logs, notify, privacy
@@ -27,7 +27,7 @@ from atlasd.daemon.turning import flush, turn
 from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.paths import Paths
 
-__all__ = ["check", "configuration", "main"]
+__all__ = ["check", "configuration", "main", "secrets"]
 
 
 def main(
@@ -104,6 +104,29 @@ def configuration(
     finally:
         vault.close()
         host.close()
+
+
+def secrets(
+    operation: str,
+    request: Mapping[str, object],
+    *,
+    paths: Paths,
+    env: str | None,
+    tell: Callable[[Mapping[str, object]], object],
+) -> None:
+    """Perform an operation on secrets without a daemon; `tell` is handed each body of the answer.
+
+    Raises `AtlasError` `daemon.running` when there is one.
+    """
+    from atlasd.daemon.offline_secrets import perform
+
+    logs.configure(role="secret", level="error")
+
+    async def all_of_it() -> None:
+        async for body in perform(operation, request, paths, env):
+            tell(body)
+
+    asyncio.run(all_of_it())
 
 
 async def _turn(ground: Ground) -> None:

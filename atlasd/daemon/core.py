@@ -32,11 +32,13 @@ from atlasd.core.reconcile import Wish
 from atlasd.core.reports import Reports
 from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
 from atlasd.daemon.ground import Ground, Stop, applied, either, step, watchdog
+from atlasd.daemon.secret_desk import SecretDesk
 from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
 from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
 from atlasd.pluginhost.renewing import Renewing
+from atlasd.secrets import rotations
 from atlasd.settings.operations import SettingsOperations
 from atlasd.states import Health
 from atlasd.store import Store
@@ -54,7 +56,7 @@ async def core_role(
 
     Raises `AtlasError` for what keeps it from starting.
     """
-    schemas = {**SCHEMAS, "generations": history.SCHEMA}
+    schemas = {**SCHEMAS, "generations": history.SCHEMA, "rotations": rotations.SCHEMA}
     store = await asyncio.to_thread(Store.open, Path(ground.paths.database), schemas)
     try:
         await _serve(ground, stop, over, up, store)
@@ -99,6 +101,13 @@ async def _serve(
         ground.config.plugins,
     )
     following = Following(generations, ground.paths)
+    secret_desk = SecretDesk(
+        ground.vault,
+        ground.host,
+        lambda: ground.config,
+        store=store,
+        publish=core.bus.publish,
+    )
     configuring = ConfigOperations(
         core,
         generations,
@@ -107,6 +116,7 @@ async def _serve(
             "log": ground.follow,
             "plugins": lambda config: plugins.renew(config.plugins),
             "watch": following.follow,
+            "secrets": secret_desk.follow,
         },
         restore=Restorer(ground.paths, generations.history, generations.present).restore,
     )
@@ -135,7 +145,12 @@ async def _serve(
     server = ControlServer(
         ground.paths.control_socket,
         bind(
-            methods(services, configuring, questions, past, editing, settings, reports, output),
+            {
+                **methods(
+                    services, configuring, questions, past, editing, settings, reports, output
+                ),
+                **secret_desk.methods(),
+            },
             performed=_performed(core),
             clock=core.clock,
         ),
@@ -152,6 +167,13 @@ async def _serve(
                 group.create_task(dog.run(), name="core watchdog"),
                 group.create_task(plugins.run(), name="core plugins"),
                 group.create_task(following.run(configuring.files_changed), name="core watch"),
+                group.create_task(
+                    secret_desk.keep(
+                        lambda: configuring.config_reload(actor="secrets", automatic=True)
+                    ),
+                    name="core secrets",
+                ),
+                group.create_task(secret_desk.follow(ground.config), name="core rotations"),
             ]
 
             def reload() -> None:

@@ -349,6 +349,7 @@ class Engine:
                     backend=key.backend,
                     version=found.version,
                     environment=realm.environment,
+                    detail=f"{key.name} is another version: {found.version}",
                 )
             )
             self._changed(key)

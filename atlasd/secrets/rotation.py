@@ -146,6 +146,8 @@ class RotationEngine:
         key = (backend, name)
         self._engine.backends.demand(self._policy, backend, Capability.PUT)
         self._engine.backends.demand(self._policy, backend, Capability.STAGE)
+        if key not in self._plans:
+            raise self._not_configured(name)
         with self._alone(key):
             row = self._row(key)
             if row.step == "retire":
@@ -171,8 +173,12 @@ class RotationEngine:
 
     async def _one(self, row: Rotation) -> Rotation:
         """Do the next step; the rotation after it, which is durable."""
-        plan = self._plans.get((row.backend, row.name), Plan())
+        plan = self._plans.get((row.backend, row.name))
         step = row.step
+        if plan is None:
+            if step != "retire":
+                raise self._not_configured(row.name)
+            plan = Plan()
         async with self._open_steps(row.name, plan) as steps:
             if step == "create":
                 row = await self._create(row, steps)
@@ -186,9 +192,7 @@ class RotationEngine:
             elif step == "promote":
                 row = await self._promote(row, plan)
             else:
-                if row.previous:
-                    with contextlib.suppress(_GoneError):
-                        await steps.retire(row.name, await self._value(row, row.previous))
+                await self._retire(row, steps)
                 row = replace(row, step=IDLE, retire_at=None)
         row = await self._save(replace(row, error="", failures=0, next_try=0.0))
         if step == "promote":
@@ -226,6 +230,12 @@ class RotationEngine:
         self._engine.changed_by_us(self._policy, row.backend, row.name)
         now = self._clock.wall()
         return replace(row, step="retire", retire_at=now + plan.overlap, since=now)
+
+    async def _retire(self, row: Rotation, steps: Rotator) -> None:
+        if not row.previous or row.previous == await self._at(row, CURRENT):
+            return  # there was none, or somebody has gone back to it
+        with contextlib.suppress(_GoneError):
+            await steps.retire(row.name, await self._value(row, row.previous))
 
     async def _at(self, row: Rotation, stage: str) -> str:
         """Id of the version at a stage; empty when there is none."""
@@ -279,7 +289,18 @@ class RotationEngine:
         for key, plan in list(self._plans.items()):
             if plan.every is not None:
                 await self._rotate_due(key, plan.every)
-        return LOOK_EVERY
+        return self._wait()
+
+    def _wait(self) -> float:
+        """Seconds until something may be due."""
+        now = self._clock.wall()
+        times = [
+            max(row.retire_at or 0.0, row.next_try) if row.step == "retire" else row.next_try
+            for row in self._known.values()
+            if row.step != IDLE and (row.backend, row.name) not in self._busy
+        ]
+        soonest = min(times, default=now + LOOK_EVERY)
+        return min(max(soonest - now, 0.5), LOOK_EVERY)
 
     async def _go_on(self, key: tuple[str, str], row: Rotation) -> None:
         """A crash, or the daemon's end, has interrupted it; or its backend did not answer."""
@@ -372,9 +393,10 @@ class RotationEngine:
                 version=row.previous if step == "retire" else row.pending,
                 environment=row.environment,
                 actor=row.actor,
-                detail=f"{step}: {error.message}" if error is not None else "",
+                detail=f"{row.name}: {step}" + (f": {error.message}" if error is not None else ""),
             )
         )
+        self._changed.set()
         with contextlib.suppress(AtlasError):
             await self._engine.enter(
                 self._policy,
@@ -391,6 +413,14 @@ class RotationEngine:
                     )
                 ],
             )
+
+    def _not_configured(self, name: str) -> AtlasError:
+        return AtlasError(
+            "secret.rotation",
+            f"nothing says how the secret {name!r} is rotated",
+            hint=f"write a table [secrets.rotate.{name if name.isalnum() else repr(name)}]; an "
+            "empty one makes random characters",
+        )
 
     def _still_valid(self, row: Rotation) -> AtlasError:
         left = max(0.0, (row.retire_at or 0.0) - self._clock.wall())

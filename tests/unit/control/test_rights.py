@@ -56,6 +56,16 @@ def test_a_right_includes_the_lesser_ones() -> None:
         "config.encrypt",
         "config.decrypt",
         "config.reveal",
+        "secret.reveal",
+        "secret.set",
+        "secret.rollback",
+        "secret.delete",
+        "secret.recover",
+        "secret.rotate",
+        "secret.import",
+        "secret.export",
+        "secret.keygen",
+        "secret.rotate-keys",
     }
 
 

@@ -1,7 +1,7 @@
 """Rotation: whatever step it is killed or fails at, one value works and the rest is made good."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,13 +20,10 @@ from atlasd.secrets.steps import Commands, Plan
 from atlasd.store import Store
 from atlasd.testing.memory_backend import MemoryBackend
 from tests.unit.secrets.house import House
+from tests.unit.secrets.kept import Kept, KilledError
 
 KEY = ("memory", "db")
 DAY = 86400.0
-
-
-class KilledError(BaseException):
-    """Stands for `kill -9`: nothing that runs afterwards belongs to the dead daemon."""
 
 
 @dataclass(kw_only=True)
@@ -73,28 +70,6 @@ class Database:
         self.reached("retire")
         self.accepted.discard(previous.text())
         self.done("retire")
-
-
-@dataclass(kw_only=True)
-class Kept:
-    """Rotations that outlive the daemon; it can be killed before or after a writing."""
-
-    rows: dict[tuple[str, str], Rotation] = field(default_factory=dict)
-    saves: int = 0
-    die_at: int = -1
-    """Number of the writing at which the daemon is killed."""
-    die_before: bool = False
-
-    async def load(self) -> Sequence[Rotation]:
-        return list(self.rows.values())
-
-    async def save(self, rotation: Rotation) -> None:
-        self.saves += 1
-        dies = self.saves == self.die_at
-        if not (dies and self.die_before):
-            self.rows[rotation.backend, rotation.name] = rotation
-        if dies:
-            raise KilledError
 
 
 @dataclass(kw_only=True)
@@ -234,6 +209,38 @@ async def test_during_the_overlap_only_force_rotates_again(shop: Workshop) -> No
     assert "still works for 3600 s" in caught.value.message
     assert await rotate(rotations, force=True) == ["retire", "create", "set", "test", "promote"]
     assert shop.database.accepted == {"made 1", "made 2"}
+
+
+async def test_whoever_goes_back_keeps_the_old_value(shop: Workshop) -> None:
+    rotations = await shop.daemon()
+    await rotate(rotations)
+    shop.house.memory.kept["production"]["db"].move("current", "v1")
+    shop.house.clock.wind(3600)
+    await rotations.work_due()
+    assert await shop.current() == "first"
+    assert "first" in shop.database.accepted
+    assert shop.kept.rows[KEY].step == IDLE
+
+
+async def test_the_next_look_comes_when_something_is_due(shop: Workshop) -> None:
+    shop.plan = Plan(overlap=12.0)
+    rotations = await shop.daemon()
+    assert await rotations.work_due() == 30.0
+    await rotate(rotations)
+    assert await rotations.work_due() == pytest.approx(12.0)
+    shop.house.clock.wind(12)
+    assert await rotations.work_due() == 30.0
+    assert "retire" in shop.database.calls
+
+
+async def test_what_nothing_is_said_of_is_not_rotated(shop: Workshop) -> None:
+    rotations = await shop.daemon()
+    await rotations.configure(shop.house.policy, {})
+    with pytest.raises(AtlasError) as caught:
+        await rotate(rotations)
+    assert caught.value.code == "secret.rotation"
+    assert "[secrets.rotate.db]" in caught.value.hint
+    assert shop.database.calls == []
 
 
 async def test_two_rotations_at_once_are_refused(shop: Workshop) -> None:
