@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from atlasd.cli import style
+
 
 def explained(body: Mapping[str, Any]) -> list[str]:
     """What is known of a setting, as a person reads it."""
@@ -19,6 +21,12 @@ def explained(body: Mapping[str, Any]) -> list[str]:
         layer = f" ({shadow['layer']})" if shadow["layer"] else ""
         value = "" if shadow["value"] is None else f": {toml_value(shadow['value'])}"
         say("shadows", f"{shadow['where']}{layer}{value}")
+    for secret in body["secrets"]:
+        parts = [secret["reference"]]
+        parts += [f"version {secret['version']}"] if secret["version"] else []
+        parts += [f"fetched {style.since(secret['fetched'])} ago"] if secret["fetched"] else []
+        parts += ["its backend does not answer"] if secret["stale"] else []
+        say("made of", ", ".join(parts))
     if body["set"] and body["default"] is not None:
         say("default", toml_value(body["default"]))
     say("takes", body["expected"])

@@ -17,7 +17,7 @@ def set_value(text: str, path: KeyPath, value: Any) -> str:
     Tables on the way are made. Raises `config.conflict` where something on the way is no table, or
     a list has no such item.
     """
-    wanted = _changed(tomllib.loads(text), path, value, remove=False)
+    wanted = _changed(_read(text), path, value, remove=False)
     document = _parsed(text)
     around = _walk(document, path[:-1], make=True)
     key = path[-1]
@@ -32,7 +32,7 @@ def set_value(text: str, path: KeyPath, value: Any) -> str:
 
 def remove(text: str, path: KeyPath) -> str:
     """The text without what stands at `path`. Raises `config.unknown` where nothing does."""
-    wanted = _changed(tomllib.loads(text), path, None, remove=True)
+    wanted = _changed(_read(text), path, None, remove=True)
     document = _parsed(text)
     around = _walk(document, path[:-1], make=False)
     del around[path[-1] if isinstance(around, list) else str(path[-1])]
@@ -41,13 +41,24 @@ def remove(text: str, path: KeyPath) -> str:
 
 def value_in(text: str, path: KeyPath) -> Any:
     """What stands at `path` in a TOML text. Raises `config.unknown` where nothing does."""
-    value: Any = tomllib.loads(text)
+    value: Any = _read(text)
     for key in path:
         try:
             value = value[key]
         except (KeyError, IndexError, TypeError):
             raise _absent(path) from None
     return value
+
+
+def _read(text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise AtlasError(
+            "config.invalid",
+            f"the file is no TOML: {str(error)[:1].lower()}{str(error)[1:]}",
+            hint="mend it first: `atlasctl config check` says where it is broken",
+        ) from None
 
 
 def _changed(data: Any, path: KeyPath, value: Any, *, remove: bool) -> Any:

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -106,7 +107,8 @@ class Editor:
         target = self._target(path, where, self._before(where.env))
         found = snapshot.read(str(target))
         try:
-            return str(target), edit.value_in(_text(target, found), path)
+            with _named_in(target):
+                return str(target), edit.value_in(_text(found), path)
         except AtlasError as error:
             if error.code != "config.unknown":
                 raise
@@ -134,7 +136,8 @@ class Editor:
                 main = Path(self._paths.config_file)
                 old = writing.write(target, b"", expected=None, like=main)
             try:
-                text = change(_text(target, old))
+                with _named_in(target):
+                    text = change(_text(old))
                 after = self._load({str(target): text}, where.env)
                 warnings = _judged(path, before, after, target, force=where.force or removing)
                 writing.write(target, text.encode(), expected=old)
@@ -334,12 +337,23 @@ class EditOperations:
         return body
 
 
-def _text(target: Path, found: FileText | None) -> str:
+@contextmanager
+def _named_in(target: Path) -> Iterator[None]:
+    """Say of which file an error about a text is."""
+    try:
+        yield
+    except AtlasError as error:
+        raise AtlasError(
+            error.code, f"{target}: {error.message}", hint=error.hint, details=error.details
+        ) from None
+
+
+def _text(found: FileText | None) -> str:
     try:
         return found.content.decode() if found is not None else ""
     except UnicodeDecodeError:
         raise AtlasError(
-            "config.invalid", f"{target}: not UTF-8 text", hint="save the file as UTF-8"
+            "config.invalid", "it is not UTF-8 text", hint="save the file as UTF-8"
         ) from None
 
 

@@ -81,11 +81,13 @@ def _of_service(
         return f"scale service {name}"
     if field in DELIVERED:
         return f"deliver service {name}"
-    # What comes to the same (an environment file that was moved) needs no new process.
-    same = before is not after and before.digest() == after.digest()
-    if restarts(field, below[1:]) and not same:
+    if not restarts(field, below[1:]):
+        return LIVE
+    if before is after or before.digest() != after.digest():
         return f"restart service {name}"
-    return LIVE
+    # What comes to the same (an environment file that was moved) needs no new process; a variable
+    # that is a secret is handed over like the others.
+    return f"deliver service {name}" if before.deliveries != after.deliveries else LIVE
 
 
 def beyond_keys(

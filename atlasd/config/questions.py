@@ -75,6 +75,7 @@ class Questions:
                 "config.unknown", f"there is no setting {key}", hint=_nearest(path, config.data)
             )
         default = _default(field)
+        referenced = config.references.get(path)
         specs = {spec.name: spec for spec in config.specs()}
         return {
             "key": dotted(path),
@@ -85,6 +86,16 @@ class Questions:
             "shadows": [
                 {"where": str(old.place), "layer": old.layer, "value": safe(old.value, path)}
                 for old in config.shadowed(path)
+            ],
+            "secrets": [
+                {
+                    "reference": str(source),
+                    "backend": source.backend,
+                    "version": source.version,
+                    "fetched": source.fetched,
+                    "stale": source.stale,
+                }
+                for source in (referenced.sources if referenced is not None else ())
             ],
             "default": default,
             "expected": found.expected if found is not None else "",

@@ -71,14 +71,16 @@ def read(path: str) -> FileText | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return None
-    with open(descriptor, "rb") as file:  # noqa: PTH123  it is open already
+    try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             return None
-        try:
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  it is open already
             content = file.read(LARGEST)
-        except OSError:
-            return None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     return FileText(path=path, content=content, mode=stat.S_IMODE(found.st_mode))
 
 

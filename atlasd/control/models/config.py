@@ -52,6 +52,16 @@ class ShadowedValue(Model):
     value: object = Field(default=None, description="As `value` of the setting.")
 
 
+class ConfigSecret(Model):
+    """A secret of which a setting is made."""
+
+    reference: str = Field(description="As `secret://db#password`; never its value.")
+    backend: str = Field(default="", description="Where it is kept.")
+    version: str = Field(default="", description="The version in force.")
+    fetched: datetime | None = Field(default=None, description="When its backend last gave it.")
+    stale: bool = Field(default=False, description="Whether its backend does not answer now.")
+
+
 class ConfigKey(Model):
     """One setting, and how it came to be."""
 
@@ -64,6 +74,9 @@ class ConfigKey(Model):
     layer: str = Field(default="", description="The layer that gives it.")
     shadows: tuple[ShadowedValue, ...] = Field(
         default=(), description="Values of lower layers that it replaces, the lowest first."
+    )
+    secrets: tuple[ConfigSecret, ...] = Field(
+        default=(), description="The secrets of which it is made."
     )
     default: object = Field(default=None, description="What holds without a layer.")
     expected: str = Field(default="", description="What it takes.")
