@@ -75,7 +75,7 @@ def read(path: str) -> FileText | None:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             return None
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  it is open already
+        with open(descriptor, "rb", closefd=False) as file:
             content = file.read(LARGEST)
     except OSError:
         return None
