@@ -336,6 +336,9 @@ class FakeCore:
             environment="production", environment_chosen_by="default", layers=(main, env)
         )
 
+    async def do_config_schema(self, request: m.Nothing, caller: Caller) -> m.ConfigSchema:
+        return m.ConfigSchema({"type": "object"})
+
     async def do_config_diff(self, request: m.ConfigDiffRequest, caller: Caller) -> m.ConfigDiff:
         level = m.ConfigDifference(
             key="log.level", right="debug", right_where="/etc/atlasd/environments/staging.toml:1:9"

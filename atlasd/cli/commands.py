@@ -33,6 +33,7 @@ COMMANDS = (
             "config.show",
             "config.explain",
             "config.sources",
+            "config.schema",
             "config.diff",
             "config.export",
             "config.reveal",

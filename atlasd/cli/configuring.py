@@ -1,5 +1,6 @@
 """`atlasctl config …`: what is configured, where it comes from, and how it takes over."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -182,6 +183,17 @@ def sources(session: Session) -> None:
     ]
     titles = ("LAYER", "FROM", "READ AS", "SETTINGS", "CHANGED")
     print(style.table(titles, rows, right=frozenset({"SETTINGS"})), end="")
+
+
+@config.command()
+@common
+@pass_session
+def schema(session: Session) -> None:
+    """Print the JSON Schema of configuration files, for editors.
+
+    Save it, and begin a file with `#:schema ./atlasd.schema.json`.
+    """
+    print(json.dumps(ask(session, "config.schema"), indent=2, ensure_ascii=False))
 
 
 @config.command()

@@ -8,12 +8,12 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from atlasd.clock import utc
-from atlasd.config import shape
+from atlasd.config import jsonschema, shape
 from atlasd.config.difference import MISSING, differing, settings_users, summary
 from atlasd.config.effects import effect
 from atlasd.config.exporting import Format, revealed, text_of
 from atlasd.config.history import Generation, History, change_to_wire
-from atlasd.config.load import Config
+from atlasd.config.load import Config, Offers
 from atlasd.config.problems import dotted, undotted
 from atlasd.config.schema import Settings
 from atlasd.config.shape import Shape
@@ -39,10 +39,12 @@ class Questions:
         current: Callable[[], Config],
         *,
         load: Callable[[str], Config],
+        offers: Callable[[], Offers],
     ) -> None:
         """`current` gives the generation in force, `load` that of the files for an environment."""
         self._current = current
         self._load = load
+        self._offers = offers
 
     async def show(self, *, defaults: bool = False, actor: str = "") -> Body:
         """`config.show`."""
@@ -132,6 +134,11 @@ class Questions:
             "environment_chosen_by": config.environment_chosen_by,
             "layers": [layer.to_wire() for layer in config.layers],
         }
+
+    async def schema(self, *, actor: str = "") -> Body:
+        """`config.schema`."""
+        del actor
+        return await asyncio.to_thread(jsonschema.schema, self._offers())
 
     async def export(self, *, format: Format, defaults: bool = False, actor: str = "") -> Body:
         """`config.export`."""

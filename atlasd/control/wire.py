@@ -157,6 +157,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "The layers of the configuration, in the order in which they beat each other.",
     ),
     Operation(
+        "config.schema", "GET", "/v1/config/schema", "Nothing", "ConfigSchema", Right.READ,
+        "The JSON Schema of configuration files, with what the plugins add to it.",
+    ),
+    Operation(
         "config.diff", "GET", "/v1/config/diff", "ConfigDiffRequest", "ConfigDiff", Right.READ,
         "What two environments have different, as the files are now; no secret.",
     ),

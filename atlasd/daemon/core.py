@@ -31,7 +31,7 @@ from atlasd.core.output import LogOperations
 from atlasd.core.reconcile import Wish
 from atlasd.core.reports import Reports
 from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
-from atlasd.daemon.ground import Ground, Stop, applied, either, step, watchdog
+from atlasd.daemon.ground import Ground, Stop, applied, either, offers, step, watchdog
 from atlasd.daemon.secret_desk import SecretDesk
 from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
@@ -120,7 +120,11 @@ async def _serve(
         },
         restore=Restorer(ground.paths, generations.history, generations.present).restore,
     )
-    questions = Questions(lambda: generations.current, load=ground.reader.of_environment)
+    questions = Questions(
+        lambda: generations.current,
+        load=ground.reader.of_environment,
+        offers=lambda: offers(ground.host),
+    )
     past = Past(generations.history, lambda: generations.current.generation)
     editing = EditOperations(
         Editor(ground.paths, ground.reader.load_with),
@@ -266,6 +270,7 @@ def methods(
         "config.show": questions.show,
         "config.explain": questions.explain,
         "config.sources": questions.sources,
+        "config.schema": questions.schema,
         "config.diff": questions.diff,
         "config.export": questions.export,
         "config.reveal": questions.reveal,

@@ -17,7 +17,7 @@ from atlasd.config.restoring import Present, Restorer
 from atlasd.control import models
 from atlasd.control.wire import BY_NAME
 from atlasd.core.engine import SCHEMAS
-from atlasd.daemon.ground import Reader
+from atlasd.daemon.ground import Reader, offers
 from atlasd.errors import AtlasError, nearest
 from atlasd.store import Store
 
@@ -29,12 +29,15 @@ async def perform(operation: str, request: Mapping[str, object], reader: Reader)
     editing = EditOperations(
         Editor(reader.paths, reader.load_with), sealing=reader.vault, reload=None
     )
-    questions = Questions(reader.load, load=reader.of_environment)
+    questions = Questions(
+        reader.load, load=reader.of_environment, offers=lambda: offers(reader.host)
+    )
     kept = _Kept(reader)
     methods: dict[str, Callable[..., Any]] = {
         "config.show": questions.show,
         "config.explain": questions.explain,
         "config.sources": questions.sources,
+        "config.schema": questions.schema,
         "config.diff": questions.diff,
         "config.export": questions.export,
         "config.reveal": questions.reveal,

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, RootModel
 
 from atlasd.control.models.base import Model
 from atlasd.control.models.services import Action
@@ -190,6 +190,10 @@ class ConfigSources(Model):
     environment: str = Field(description="The environment that they are for.")
     environment_chosen_by: str = Field(description="What named the environment.")
     layers: tuple[ConfigLayer, ...] = Field(description="The lowest first.")
+
+
+class ConfigSchema(RootModel[dict[str, object]]):
+    """The JSON Schema of configuration files."""
 
 
 Format = Annotated[

@@ -11,6 +11,7 @@ from atlasd.contracts.authorization import Actor, Decision
 from atlasd.contracts.checks import CheckResult, CheckType
 from atlasd.contracts.config import ConfigSource
 from atlasd.contracts.operations import Operation
+from atlasd.contracts.review import Change, ConfigDiff, Objection
 from atlasd.contracts.settings import NoSettings
 from atlasd.contracts.subscribers import Subscriber
 from atlasd.errors import AtlasError
@@ -301,6 +302,60 @@ def test_a_slow_decision_stands_and_is_counted(desk: Any) -> None:
     host = desk.host()
     assert host.authorize(ACTOR, desk.clock) is None
     assert "it took 0.2 s, and core's loop stood still" in host.report()[0].reason
+
+
+# --- review_config
+
+REVIEW = (
+    HEAD
+    + """
+from atlasd.contracts.review import Objection
+
+@hookimpl
+def review_config({arguments}):
+    {body}
+"""
+)
+DIFF = ConfigDiff(
+    environment="production", generation=3, changes=(Change(key="log.level", kind="changed"),)
+)
+
+
+def reviewing(body: str, arguments: str = "diff") -> str:
+    return REVIEW.format(body=body, arguments=arguments)
+
+
+def test_every_objection_is_gathered_with_whose_it_is(desk: Any) -> None:
+    desk.write("a.py", reviewing("return Objection(reason='not  today', key='log.level')"))
+    desk.write("b.py", reviewing("return None", ""))
+    desk.write("c.py", reviewing("return Objection(reason=str(diff.generation))"))
+    host = desk.host()
+    assert sorted(host.review(DIFF), key=lambda found: found[0]) == [
+        ("a", Objection(reason="not today", key="log.level")),
+        ("c", Objection(reason="3")),
+    ]
+    assert host.costs()["b", "review"].calls == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["1 / 0", "return True", "raise SystemExit", "return 'no'", "return Objection(reason=' ')"],
+)
+def test_a_review_that_could_not_look_objects(desk: Any, body: str) -> None:
+    desk.write("a.py", reviewing(body))
+    host = desk.host()
+    ((plugin, objection),) = host.review(DIFF)
+    assert plugin == "a"
+    assert "could not look" in objection.reason
+    assert host.report()[0].state is PluginState.FAILING
+    assert host.costs()["a", "review"].failures == 1
+
+
+def test_a_slow_review_stands_and_is_counted(desk: Any) -> None:
+    desk.write("a.py", reviewing("diff.wind(0.7)"))
+    host = desk.host()
+    assert host.review(desk.clock) == ()
+    assert "it took 0.7 s, and core's loop stood still" in host.report()[0].reason
 
 
 # --- operations
