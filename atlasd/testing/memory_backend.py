@@ -61,12 +61,10 @@ class _Kept:
 
     def move(self, stage: str, version: str) -> None:
         before = self.stages.get(stage)
-        if before == version:
-            return
         self.stages[stage] = version
         if stage == CURRENT:
-            if before is not None:
-                self.stages[PREVIOUS] = before
+            if before not in {None, version}:
+                self.stages[PREVIOUS] = before or ""
             if self.stages.get(PENDING) == version:
                 del self.stages[PENDING]  # what is in force is not pending any longer
 

@@ -28,7 +28,7 @@ class Front:
 
 
 @contextmanager
-def front_of(behind: str) -> Iterator[Front]:
+def front_of(behind: str, *, port: int = 0) -> Iterator[Front]:
     """A front before a server; `url` is where it listens."""
     front = Front()
 
@@ -68,7 +68,7 @@ def front_of(behind: str) -> Iterator[Front]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     front.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

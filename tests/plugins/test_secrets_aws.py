@@ -379,6 +379,7 @@ async def test_a_role_that_cannot_be_taken_is_no_outage_of_the_daemon(
         ({"prefix": "two words/"}, "of which names in AWS are made"),
         ({"prefix": "{env}/"}, "of which names in AWS are made"),
         ({"endpoint_url": "localhost:4566"}, "https://"),
+        ({"endpoint_url": "http://secrets.example"}, "https://"),
         ({"access_key_id": "a"}, "given together"),
         ({"secret_access_key": "s3cr3t"}, "given together"),
         ({"timeout": "0s"}, "greater than 0"),

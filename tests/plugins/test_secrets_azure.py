@@ -114,6 +114,17 @@ async def test_a_disabled_current_version_is_not_replaced_by_an_older_one(
         assert (await store.get("db", stage=PREVIOUS)).value == SecretValue("leaked")
 
 
+async def test_a_disabled_version_is_not_made_current(context: PlainContext, vault: Vault) -> None:
+    async with opened(context, vault, prefix="") as store:
+        old = await store.put("db", SecretValue("old"))
+        await store.put("db", SecretValue("new"))
+        vault.change("db", old.version, {"attributes": {"enabled": False}})
+        with pytest.raises(AtlasError, match=old.version) as caught:
+            await store.stage("db", old.version, CURRENT)
+        assert caught.value.code == "secret.disabled"
+        assert (await store.get("db")).value == SecretValue("new")
+
+
 @pytest.mark.parametrize(
     ("attribute", "days", "words"),
     [("exp", -1, "has expired on"), ("nbf", 1, "is not valid before")],

@@ -48,7 +48,7 @@ MOST_TAG = 256
 AT_ONCE = 8
 """Calls that are under way. A configuration asks for all of its secrets at once, and more calls
 would wait for a thread than may."""
-WAIT = 30.0
+WAIT = 12.0
 """Seconds in which Key Vault should have deleted or recovered; it takes a few."""
 
 
@@ -249,6 +249,8 @@ class AzureStore:
         held = [each for each, holder in stages_of(versions).items() if holder == version]
         if stage in held and not (stage == CURRENT and PENDING in held):
             return
+        if stage == CURRENT:
+            self._check_usable(question, found)
         self._client.update_secret_properties(
             question.full_name, version, tags=moved(versions, found, stage)
         )
