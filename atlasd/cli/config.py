@@ -10,7 +10,12 @@ from atlasd.cli.outcome import Goal
 from atlasd.cli.session import Session, emit
 from atlasd.errors import AtlasError
 
-_GOALS = {"start": Goal.STARTED, "restart": Goal.RESTARTED, "stop": Goal.STOPPED}
+_GOALS = {
+    "start": Goal.STARTED,
+    "restart": Goal.RESTARTED,
+    "stop": Goal.STOPPED,
+    "deliver": Goal.DELIVERED,
+}
 
 
 @click.command()

@@ -15,6 +15,7 @@ class Goal(StrEnum):
     STOPPED = "stopped"
     RESTARTED = "restarted"
     RELOADED = "reloaded"
+    DELIVERED = "delivered"
 
 
 class Result(StrEnum):
@@ -44,6 +45,8 @@ def judge(goal: Goal, before: Detail | None, now: Detail | None) -> Verdict:
         return Verdict(Result.PENDING, "is not there yet")
     if goal is Goal.RELOADED:
         return _reloaded(now)
+    if goal is Goal.DELIVERED:
+        return _delivered(now)
     same_run = before is not None and _run(before) == _run(now)
     if goal is Goal.RESTARTED and same_run:
         return Verdict(Result.PENDING, _state(now))
@@ -84,6 +87,15 @@ def _stopped(before: Detail | None, now: Detail | None) -> Verdict:
         return Verdict(Result.DONE, now["state"])
     del before
     return Verdict(Result.PENDING, _state(now))
+
+
+def _delivered(now: Detail) -> Verdict:
+    state = now["state"]
+    if now["delivery"] == "halted":
+        return Verdict(Result.FAILED, "keeps what it was handed before")
+    if now["delivery"] == "due" or state in ("starting", "stopping", "reloading", "waiting"):
+        return Verdict(Result.PENDING, _state(now))
+    return _started(now)
 
 
 def _reloaded(now: Detail) -> Verdict:

@@ -326,6 +326,7 @@ def _instance_detail(instance: InstanceStatus) -> Body:
         "tasks": instance["tasks"],
         "invocation": instance["invocation"],
         "status_text": instance["status_text"],
+        "delivery": instance.get("delivery", ""),
         "outdated": tuple(instance.get("outdated", ())),
         "leftovers": tuple(instance["leftovers"]),
         "crash_loop": instance["crash_loop"],

@@ -167,6 +167,14 @@ class Handed:
             return ()
         return delivery.differing(self.given, unit.service.deliveries.fingerprints)
 
+    @property
+    def standing(self) -> str:
+        """due: its turn is still to come, or goes on; halted: it was not to come; else empty."""
+        unit = self._unit
+        if not unit.machine.live or self.digest == unit.service.deliveries.digest:
+            return ""
+        return "due" if unit.supervisor.rolls.under_way(unit.service.name) else "halted"
+
     # ------------------------------------------------------------------ for a successor
 
     def to_record(self) -> dict[str, object]:

@@ -182,6 +182,7 @@ def run(where: paths.Paths, options: Options) -> int:
     server.close()
     _remove_socket(where.services_socket)
     capture.close()
+    supervisor.leave_no_files()
     if effects.cgroups is not None:
         effects.cgroups.leave()
     loop.close()

@@ -77,6 +77,9 @@ class InstanceStatus(TypedDict):
     """STATUS= of the notify protocol."""
     digest: str
     """Digest of the restart-needing part of the specification that the process was started with."""
+    delivery: str
+    """due: what has changed of what it is handed is still to be handed over; halted: that was given
+    up, at another instance or this one; empty: neither."""
     outdated: list[str]
     """Names of secrets and settings of which the process has something older than configured."""
     leftovers: list[int]

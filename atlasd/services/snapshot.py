@@ -94,6 +94,7 @@ def _instance(unit: Unit, sessions: Mapping[int, list[procinfo.Stat]]) -> Instan
         "invocation": unit.invocation or None,
         "status_text": unit.status_text,
         "digest": unit.digest if unit.pid is not None else "",
+        "delivery": unit.handed.standing,
         "outdated": list(unit.handed.outdated()),
         "leftovers": list(unit.leftovers),
         "crash_loop": machine.in_crash_loop(now),

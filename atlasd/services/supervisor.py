@@ -266,6 +266,12 @@ class Supervisor:
         for service in self.services.values():
             service.deliveries.sweep()
 
+    def leave_no_files(self) -> None:
+        """The role ends: files of services that don't run go, and a start makes them anew."""
+        for service in self.services.values():
+            if not service.any_live:
+                service.deliveries.close()
+
     def record_soon(self, unit: Unit) -> None:
         """Write down what became of an instance once this turn is over."""
         if not self.records_due:

@@ -55,6 +55,11 @@ class InstanceDetail(Instance):
     tasks: int | None = Field(default=None, description="Processes and threads.")
     invocation: str | None = Field(default=None, description="Id of this run of the program.")
     status_text: str = Field(default="", description="What the program says of itself (STATUS=).")
+    delivery: Literal["", "due", "halted"] = Field(
+        default="",
+        description="due: changed secrets or settings are still to be handed over; halted: that "
+        "was given up at an instance that did not take them.",
+    )
     outdated: tuple[str, ...] = Field(
         default=(),
         description="Names of secrets and settings of which its process has something older than "

@@ -443,6 +443,29 @@ def test_an_upgrade_in_place_keeps_what_was_handed_over(shop: Shop) -> None:
     until(lambda: shop.has("a third value", 1), host.logs_of_roles)
 
 
+def test_apply_waits_until_everybody_has_it_and_fails_if_somebody_does_not(shop: Shop) -> None:
+    host = shop.host
+    host.start({"web": shop.table("file", refused="bad", instances=2)})
+    host.all_running()
+    shop.tell("good")
+    assert "applied in" in host.ctl("apply").stdout
+    assert shop.has("good", 2)
+    shop.tell("bad")
+    done = host.ctl("apply", check=False)
+    assert done.returncode != 0
+    assert "keeps what it was handed before" in done.stderr
+    assert shop.noted(1)[-1]["DB_FILE"] == "good"
+
+
+def test_an_orderly_end_leaves_no_file(shop: Shop) -> None:
+    host = shop.host
+    host.start({"web": shop.table("file")})
+    host.all_running()
+    file = Path(environment(host.pid("web"))["DB_FILE"])
+    host.ctl("shutdown")
+    until(lambda: not file.exists() and not list((host.run / "services/secrets").iterdir()))
+
+
 def test_nothing_is_left_of_a_service_that_is_no_more(shop: Shop) -> None:
     host = shop.host
     host.start({"web": shop.table("file"), "other": shop.table("file")})

@@ -20,6 +20,7 @@ def instance(state: str, **more: Any) -> dict[str, Any]:
         "detail": "exit code 3",
         "invocation": "run-1",
         "leftovers": [],
+        "delivery": "",
         "next_start_in": None,
     }
     return fields | more
@@ -57,6 +58,13 @@ GONE = {"pid": None, **LATER}
         (Goal.RESTARTED, instance("running"), instance("running", **ANEW), DONE),
         (Goal.RESTARTED, instance("stopped", invocation=None), instance("running"), DONE),
         (Goal.RESTARTED, instance("running"), instance("failed", **{**ANEW, "pid": None}), FAILED),
+        (Goal.DELIVERED, instance("running"), instance("running", delivery="due"), PENDING),
+        (Goal.DELIVERED, instance("running"), instance("stopping", **LATER), PENDING),
+        (Goal.DELIVERED, instance("running"), instance("starting", **ANEW), PENDING),
+        (Goal.DELIVERED, instance("running"), instance("running", **ANEW), DONE),
+        (Goal.DELIVERED, instance("running"), instance("running"), DONE),
+        (Goal.DELIVERED, instance("running"), instance("running", delivery="halted"), FAILED),
+        (Goal.DELIVERED, instance("running"), instance("failed", **GONE), FAILED),
         (Goal.STOPPED, instance("running"), instance("running"), PENDING),
         (Goal.STOPPED, instance("running"), instance("stopping", **LATER), PENDING),
         (Goal.STOPPED, instance("running"), instance("stopped", **GONE), DONE),

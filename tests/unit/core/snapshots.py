@@ -30,6 +30,7 @@ def instance(index: int = 0, state: str = "running", **values: Any) -> InstanceS
             "invocation": "abc",
             "status_text": "",
             "digest": "d",
+            "delivery": "",
             "outdated": [],
             "leftovers": [],
             "crash_loop": False,

@@ -135,6 +135,7 @@ def test_an_instance_that_does_not_come_up_spares_the_others(stage: Stage) -> No
     assert stage.apply(web("2", ready=NOTIFY)) == [("web", 1, "deliver")]
     assert stage.state("web", 1) == "running"
     assert len(stage.told("roll-halted")) == 2
+    assert stage.unit("web", 1).handed.standing == "halted"
     # Other contents are a new chance, and the broken one has it first.
     assert stage.apply(web("3", ready=NOTIFY)) == [("web", 0, "deliver"), ("web", 1, "deliver")]
     assert (stage.state("web", 0), stage.state("web", 1)) == ("starting", "running")
@@ -163,6 +164,7 @@ def test_an_unchanged_target_in_the_middle_of_a_roll_does_not_hurry_it(stage: St
     stage.wind(2)
     stage.apply(web("2", instances=3))
     stage.dies("web", 0, TERMED)  # it is starting, and not up yet
+    assert [stage.unit("web", i).handed.standing for i in range(3)] == ["", "due", "due"]
     assert stage.apply(web("2", instances=3)) == [("web", 1, "deliver"), ("web", 2, "deliver")]
     assert stage.state("web", 1) == "running"
     stage.wind(1.5)
