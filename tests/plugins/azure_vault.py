@@ -4,10 +4,12 @@ The SDK's first call comes without token and body, and is answered with a challe
 gives tokens. A test may put answers before those of the vault, and stop it altogether.
 """
 
+import atexit
 import functools
 import json
 import re
 import secrets
+import shutil
 import socket
 import ssl
 import tempfile
@@ -250,6 +252,7 @@ class Server:
     def __init__(self) -> None:
         self.vault = Vault()
         folder = Path(tempfile.mkdtemp(prefix="vault-"))
+        atexit.register(shutil.rmtree, folder)
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(folder / "ca.pem"))
         authority.private_key_pem.write_to_path(str(folder / "ca.key"))

@@ -140,13 +140,16 @@ async def test_the_times_of_a_version_are_kept(
         assert caught.value.code == "secret.disabled"
 
 
-async def test_base64_that_is_none_is_corrupt(context: PlainContext, vault: Vault) -> None:
-    vault.put("db", {"value": "no base64!", "contentType": "application/octet-stream;base64"})
+@pytest.mark.parametrize("text", ["no base64!", "kein Bäse64"])
+async def test_base64_that_is_none_is_corrupt(
+    context: PlainContext, vault: Vault, text: str
+) -> None:
+    vault.put("db", {"value": text, "contentType": "application/octet-stream;base64"})
     async with opened(context, vault, prefix="") as store:
         with pytest.raises(AtlasError) as caught:
             await store.get("db")
     assert caught.value.code == "secret.corrupt"
-    assert "no base64!" not in shown(caught.value)
+    assert text not in shown(caught.value)
 
 
 # --- deleting

@@ -1,11 +1,8 @@
 """Key Vault through the real SDK, whose calls block: each operation is done in a thread."""
 
 import asyncio
-import base64
-import binascii
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -28,39 +25,32 @@ from atlasd_plugins.secrets_azure.settings import AzureSettings
 from atlasd_plugins.secrets_azure.stages import (
     ORDER,
     PUT,
-    Seen,
     moved,
     newest_first,
     stages_of,
 )
+from atlasd_plugins.secrets_azure.versions import (
+    ACTOR,
+    Version,
+    content_of,
+    foreign_tags,
+    shown,
+    time_of,
+    value_of,
+    version_of,
+)
 
 if TYPE_CHECKING:
-    from azure.keyvault.secrets import SecretClient, SecretProperties
+    from azure.keyvault.secrets import SecretClient
 
 T = TypeVar("T")
 
-ACTOR = "atlasd-actor"
-BINARY = "application/octet-stream;base64"
-"""Content type of values that are no text; Key Vault keeps nothing else."""
-MOST_VALUE = 25 * 1024
-"""Bytes, after encoding."""
 MOST_TAG = 256
 AT_ONCE = 8
 """Calls that are under way. A configuration asks for all of its secrets at once, and more calls
 would wait for a thread than may."""
 WAIT = 12.0
 """Seconds in which Key Vault should have deleted or recovered; it takes a few."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Version(Seen):
-    """A version, with what Key Vault tells of all of them."""
-
-    not_before: datetime | None
-    expires: datetime | None
-    updated: datetime | None
-    recovery_level: str
-    recoverable_days: int | None
 
 
 class AzureStore:
@@ -134,10 +124,10 @@ class AzureStore:
             raise no_version(question, what)
         self._check_usable(question, found)
         secret = self._client.get_secret(question.full_name, found.id)
-        value = _value(question, secret.value or "", secret.properties.content_type)
-        return _shown(question, found, stages, value=value)
+        value = value_of(question, secret.value or "", secret.properties.content_type)
+        return shown(question, found, stages, value=value)
 
-    def _check_usable(self, question: Question, version: _Version) -> None:
+    def _check_usable(self, question: Question, version: Version) -> None:
         """Key Vault gives out what is not yet, or no longer, valid: it leaves that to readers."""
         now = self._now()
         fault = ""
@@ -168,13 +158,13 @@ class AzureStore:
             created=min(each.created for each in versions),
             changed=max(each.updated or each.created for each in versions),
             versions=len(versions),
-            tags=_others(current.tags),
+            tags=foreign_tags(current.tags),
         )
 
     def _put(self, question: Question, value: SecretValue, stage: str, actor: str) -> SecretVersion:
         if stage == PREVIOUS:
             raise _follows(question)
-        text, content_type = _content(question, value)
+        text, content_type = content_of(question, value)
         tags = {ORDER: self._next_order()}
         if actor:
             tags[ACTOR] = actor[:MOST_TAG]
@@ -183,7 +173,7 @@ class AzureStore:
         made = self._client.set_secret(
             question.full_name, text, content_type=content_type, tags=tags, retry_total=0
         )
-        version = _version(made.properties)
+        version = version_of(made.properties)
         return SecretVersion(
             name=question.name,
             version=version.id,
@@ -203,9 +193,9 @@ class AzureStore:
         infos = [
             SecretInfo(
                 name=name,
-                created=_time(found.created_on),
-                changed=_time(found.updated_on),
-                tags=_others(found.tags or {}),
+                created=time_of(found.created_on),
+                changed=time_of(found.updated_on),
+                tags=foreign_tags(found.tags or {}),
             )
             for found in self._client.list_properties_of_secrets()
             if (name := self._own(found.name)) is not None
@@ -214,8 +204,8 @@ class AzureStore:
             infos += [
                 SecretInfo(
                     name=name,
-                    deleted=_time(gone.deleted_date),
-                    recoverable_until=_time(gone.scheduled_purge_date),
+                    deleted=time_of(gone.deleted_date),
+                    recoverable_until=time_of(gone.scheduled_purge_date),
                 )
                 for gone in self._client.list_deleted_secrets()
                 if (name := self._own(gone.name)) is not None
@@ -237,7 +227,7 @@ class AzureStore:
     def _list_versions(self, question: Question) -> Sequence[SecretVersion]:
         versions = self._versions(question)
         stages = stages_of(versions)
-        return [_shown(question, each, stages) for each in versions]
+        return [shown(question, each, stages) for each in versions]
 
     def _stage(self, question: Question, version: str, stage: str) -> None:
         versions = self._versions(question)
@@ -282,8 +272,8 @@ class AzureStore:
         gone = poller.result()
         info = SecretInfo(
             name=question.name,
-            deleted=_time(gone.deleted_date) or self._now(),
-            recoverable_until=_time(gone.scheduled_purge_date),
+            deleted=time_of(gone.deleted_date) or self._now(),
+            recoverable_until=time_of(gone.scheduled_purge_date),
         )
         return info if recovery != timedelta(0) else self._purge(question, info)
 
@@ -303,9 +293,9 @@ class AzureStore:
             raise
         return SecretInfo(
             name=question.name,
-            deleted=_time(gone.deleted_date) or self._now(),
-            recoverable_until=_time(gone.scheduled_purge_date),
-            tags=_others(gone.properties.tags or {}),
+            deleted=time_of(gone.deleted_date) or self._now(),
+            recoverable_until=time_of(gone.scheduled_purge_date),
+            tags=foreign_tags(gone.properties.tags or {}),
         )
 
     def _recover(self, question: Question) -> SecretInfo:
@@ -324,13 +314,13 @@ class AzureStore:
             )
         return info
 
-    def _versions(self, question: Question) -> Sequence[_Version]:
+    def _versions(self, question: Question) -> Sequence[Version]:
         """All versions, the newest first. Raises `secret.not_found` where there are none."""
         from azure.core.exceptions import ResourceNotFoundError
 
         found = self._client.list_properties_of_secret_versions(question.full_name)
         try:
-            versions = newest_first([_version(each) for each in found])
+            versions = newest_first([version_of(each) for each in found])
         except ResourceNotFoundError:
             versions = []
         if not versions:
@@ -405,74 +395,3 @@ def _follows(question: Question) -> AtlasError:
         "itself",
         hint="move current",
     )
-
-
-def _content(question: Question, value: SecretValue) -> tuple[str, str | None]:
-    """A value as Key Vault takes it: text, and its type if it is not the text that was meant."""
-    content_type = None
-    try:
-        text = value.text()
-    except ValueError:
-        text, content_type = base64.b64encode(value.reveal()).decode(), BINARY
-    size = len(text.encode())
-    if not 0 < size <= MOST_VALUE:
-        raise AtlasError(
-            "secret.invalid",
-            f"{question.subject}: Azure keeps values of 1 to {MOST_VALUE} bytes, and this one "
-            f"takes {size}{' in base64' if content_type else ''}",
-        )
-    return text, content_type
-
-
-def _value(question: Question, text: str, content_type: str | None) -> SecretValue:
-    if content_type != BINARY:
-        return SecretValue(text)
-    try:
-        return SecretValue(base64.b64decode(text, validate=True))
-    except binascii.Error:
-        raise AtlasError(
-            "secret.corrupt", f"{question.subject} says that it is base64, and is not"
-        ) from None
-
-
-def _version(found: "SecretProperties") -> _Version:
-    level = found.recovery_level
-    return _Version(
-        id=found.version or "",
-        created=_time(found.created_on) or datetime.fromtimestamp(0, tz=UTC),
-        tags=found.tags or {},
-        enabled=found.enabled is not False,
-        not_before=_time(found.not_before),
-        expires=_time(found.expires_on),
-        updated=_time(found.updated_on),
-        # An enum where the SDK knows the word, else the word.
-        recovery_level=str(getattr(level, "value", level) or ""),
-        recoverable_days=found.recoverable_days,
-    )
-
-
-def _shown(
-    question: Question,
-    version: _Version,
-    stages: Mapping[str, str],
-    *,
-    value: SecretValue | None = None,
-) -> SecretVersion:
-    return SecretVersion(
-        name=question.name,
-        version=version.id,
-        stages=tuple(stage for stage in STAGES if stages.get(stage) == version.id),
-        created=version.created,
-        created_by=version.tags.get(ACTOR, ""),
-        enabled=version.enabled,
-        value=value,
-    )
-
-
-def _others(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags that are not for atlasd's own use."""
-    return {name: text for name, text in tags.items() if not name.startswith("atlasd-")}
-
-
-def _time(value: datetime | None) -> datetime | None:
-    return None if value is None else value.astimezone(UTC)
