@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from benchmarks.config.load import main as loading
 from benchmarks.config.redaction import main as redaction
 from benchmarks.supervision.__main__ import main as supervision
 
 if __name__ == "__main__":
+    loading([])
     redaction()
     sys.exit(supervision())

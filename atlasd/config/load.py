@@ -253,9 +253,8 @@ def _resolve(
 
     def folder_of(path: KeyPath) -> str:
         # A file's settings are relative to it: conf.d/shop.toml means its own neighbours.
-        beside = merged.layer.where(path).origin
-        if merged.layer_of(path).name in BESIDE_NO_FILE:
-            beside = paths.config_file
+        layer = merged.layer_of(path)
+        beside = paths.config_file if layer.name in BESIDE_NO_FILE else layer.origin
         return os.path.dirname(os.path.abspath(beside))  # noqa: PTH100, PTH120
 
     around = Around(

@@ -173,15 +173,19 @@ class Merging:
     ) -> None:
         """Lay the table `above` over the table `below`, whose origin is `origin`."""
         operators = []
+        meaning = self._rules.operators
         for key, value in above.items():
-            if self._rules.operators:
-                if _is_operator(key):
-                    operators.append(key)
-                    continue
-                if value == UNSET:
-                    self._drop(layer, (*source, key), below, origin, (*path, key))
-                    continue
-            if key in below:
+            # Asked of every key of every layer, so in the order in which most are let through.
+            if meaning and key[-1:] in _SIGNS and len(key) > 1:
+                operators.append(key)
+            elif meaning and type(value) is dict and value == UNSET:
+                self._drop(layer, (*source, key), below, origin, (*path, key))
+            elif key in below and type(value) is type(below[key]) and type(value) in _SCALARS:
+                # As `_over` does: nearly all values are of this kind.
+                self._shadow(origin, key, below[key], (*path, key))
+                origin.below[key] = Origin(layer, (*source, key))
+                below[key] = value
+            elif key in below:
                 self._over(layer, value, (*source, key), below, origin, (*path, key))
             else:
                 self._new(layer, value, (*source, key), below, origin, (*path, key))
@@ -274,8 +278,12 @@ class Merging:
             for name, value in old.items():
                 self._shadow(within, name, value, (*path, name))
             return
-        piece, source = origin.at((key,))
-        self._shadowed.setdefault(path, []).append((piece.layer, source, old))
+        piece = origin.below.get(key)
+        if piece is None:
+            gone = (origin.layer, (*origin.path, key), old)
+        else:
+            gone = (piece.layer, piece.path, old)
+        self._shadowed.setdefault(path, []).append(gone)
 
     def _misuse(
         self,
@@ -442,6 +450,10 @@ class Merging:
             origin.below = dict(enumerate(pieces))
 
 
+_SIGNS = frozenset("+-")
+_SCALARS = frozenset((str, int, float, bool))
+
+
 def _id(item: Any, key: str) -> tuple[type, Any] | None:
     """What tells a table from others, if it has a plain one; 1 and true are two."""
     found = item.get(key) if isinstance(item, dict) else None
@@ -464,15 +476,11 @@ def _source(origin: Origin, key: str | int) -> tuple[Layer, KeyPath]:
 def _is_plain(table: dict[str, Any]) -> bool:
     """Whether no key of a table, however deep, is an operator, and none is unset."""
     for key, value in table.items():
-        if _is_operator(key) or (
+        if (key[-1:] in _SIGNS and len(key) > 1) or (
             isinstance(value, dict) and (value == UNSET or not _is_plain(value))
         ):
             return False
     return True
-
-
-def _is_operator(key: str) -> bool:
-    return len(key) > 1 and key[-1] in "+-"
 
 
 def _is_there(value: Any, path: KeyPath) -> bool:
@@ -485,7 +493,7 @@ def _is_there(value: Any, path: KeyPath) -> bool:
 
 def _copy(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
+        return {key: item if type(item) in _SCALARS else _copy(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_copy(item) for item in value]
     return value

@@ -2,13 +2,15 @@
 
 import importlib.util
 import re
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from atlasd import hookimpl
-from atlasd.contracts.config import ConfigSource, KeyPath, Layer, Lines, Offsets, Position
+from atlasd.contracts.config import ConfigSource, KeyPath, Layer, Lines, Position
 from atlasd.errors import AtlasError
 
 ATLASD_API = 1
@@ -25,32 +27,88 @@ def register_config_sources() -> list[ConfigSource]:
     ]  # fmt: skip
 
 
-def parse(text: str, origin: str) -> Layer:
+def parse(text: str, origin: str, /) -> Layer:
     """The settings in a TOML text, and their positions; see `atlasd.contracts.config.Parse`."""
     if text.startswith("\ufeff"):
         start = Position(origin=origin, line=1, column=1)
         raise _invalid(start, "the file begins with a byte order mark", "save it without (UTF-8)")
-    notes = _Notes()
-    parser = _parser(notes)
-    # The parser does the same first; offsets are into what it then sees.
-    source = text.replace("\r\n", "\n")
+    late = _Late(text, origin)
     try:
-        data = parser.loads(text)
-    except RecursionError:
-        at = _place(origin, source, notes.opened[0].start if notes.opened else 0)
-        raise _invalid(at, "values nested too deeply", "use fewer brackets in brackets") from None
-    except ValueError as error:
-        at = _place_of_error(origin, source, error, notes)
-        words = re.sub(r" \(at [^()]*\)$", "", str(error))
-        words = re.sub(r"\('.*'\)|\('.*',\)", _dotted, words)
-        raise _invalid(at, words[:1].lower() + words[1:], _advice(words)) from error
-    lines = Lines(source, origin)
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError):
+        data = late.data  # which raises, and knows where
     return Layer(
-        origin=origin,
-        data=data,
-        values=Offsets(lines, notes.values),
-        keys=Offsets(lines, notes.keys),
+        origin=origin, data=data, values=_Places(late, keys=False), keys=_Places(late, keys=True)
     )
+
+
+class _Late:
+    """The positions in a text that is valid as a whole: found once somebody asks for one.
+
+    Nobody does while nothing is wrong, and to find them takes as long as to parse once more.
+    """
+
+    def __init__(self, text: str, origin: str) -> None:
+        self._text = text
+        self._origin = origin
+        # The parser does the same first; offsets are into what it then sees.
+        self._source = text.replace("\r\n", "\n")
+
+    @cached_property
+    def lines(self) -> Lines:
+        """What turns offsets into positions."""
+        return Lines(self._source, self._origin)
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The settings themselves. Raises `AtlasError("config.invalid")` with a place."""
+        return self._parsed[0]
+
+    @cached_property
+    def notes(self) -> "_Notes":
+        """The offsets."""
+        return self._parsed[1]
+
+    @cached_property
+    def _parsed(self) -> tuple[dict[str, Any], "_Notes"]:
+        notes = _Notes()
+        source, origin = self._source, self._origin
+        try:
+            data: dict[str, Any] = _parser(notes).loads(self._text)
+        except RecursionError:
+            at = _place(origin, source, notes.opened[0].start if notes.opened else 0)
+            hint = "use fewer brackets in brackets"
+            raise _invalid(at, "values nested too deeply", hint) from None
+        except ValueError as error:
+            at = _place_of_error(origin, source, error, notes)
+            words = re.sub(r" \(at [^()]*\)$", "", str(error))
+            words = re.sub(r"\('.*'\)|\('.*',\)", _dotted, words)
+            raise _invalid(at, words[:1].lower() + words[1:], _advice(words)) from error
+        return data, notes
+
+
+class _Places(Mapping[KeyPath, Position]):
+    """The positions of keys, or of values."""
+
+    def __init__(self, late: _Late, *, keys: bool) -> None:
+        self._late = late
+        self._keys = keys
+
+    @property
+    def _offsets(self) -> dict[KeyPath, int]:
+        return self._late.notes.keys if self._keys else self._late.notes.values
+
+    def __getitem__(self, path: KeyPath) -> Position:
+        return self._late.lines.at(self._offsets[path])
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._offsets
+
+    def __iter__(self) -> Iterator[KeyPath]:
+        return iter(self._offsets)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
 
 
 # --- positions
@@ -179,8 +237,6 @@ def _through(data: Any, key: tuple[str, ...]) -> KeyPath:
 def _parser(notes: _Notes) -> ModuleType:
     spec = importlib.util.find_spec("tomllib._parser")
     if spec is None or spec.loader is None:
-        import tomllib
-
         return tomllib
     copy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
