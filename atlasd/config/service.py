@@ -281,8 +281,8 @@ class OnChange(Section):
     action: Literal["restart", "reload", "signal", "swap", "none"] = setting(
         spec.OnChange().kind,
         "restart; reload, as `reload` says; signal; swap: files are exchanged, nobody is told; "
-        "none: the next start has it. Instances have their turn one by one, healthy before the "
-        "next.",
+        "none: the next start has it, as for a oneshot that says nothing. Instances have their "
+        "turn one by one, healthy before the next.",
     )
     signal: SignalName = setting(spec.OnChange().signal, "What is sent, for signal.")
 

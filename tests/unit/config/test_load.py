@@ -7,7 +7,7 @@ import pytest
 
 from atlasd.config.load import Config, Offers
 from atlasd.contracts.checks import CheckType
-from atlasd.services import spec
+from atlasd.services import delivery, spec
 from tests.unit.config.desk import ENVIRON, Desk
 from tests.unit.config.test_broken import OFFERS, HttpSettings, ShopSettings, never
 
@@ -456,3 +456,30 @@ def test_neither_variables_nor_settings_show_in_a_representation(desk: Desk) -> 
     config = desk.load('[services.web]\ncommand = "sleep 9"\nenv = { TOKEN = "hunter2" }')
     assert "hunter2" not in repr(config)
     assert "hunter2" not in repr(config.settings)
+
+
+def test_a_oneshot_is_not_restarted_for_what_it_is_handed_unless_it_says_so(desk: Desk) -> None:
+    table = 'command = "true"\ntype = "oneshot"\nsecrets = { A = "x" }'
+    config = desk.load(
+        f'[services.a]\n{table}\n[services.b]\n{table}\non_change = "restart"\n'
+        '[services.c]\ncommand = "true"\nsecrets = { A = "x" }\n'
+    )
+    assert [one.on_change.kind for one in config.specs()] == ["none", "restart", "restart"]
+
+
+def test_what_a_service_is_handed_stands_in_its_specification(desk: Desk) -> None:
+    config = desk.load(
+        '[services.web]\ncommand = "true"\n[services.web.secrets]\nB = "b"\n'
+        'A = { value = "ä", deliver = "fd" }\nC = { value = "c", path = "c.pem" }\n'
+    )
+    (web,) = config.specs()
+    assert [(d.name, d.kind, d.path, delivery.content(d)) for d in web.deliveries] == [
+        ("A", "fd", "", "ä".encode()),
+        ("B", "file", "", b"b"),
+        ("C", "file", "c.pem", b"c"),
+    ]
+    assert {(known.name, known.value) for known in web.secrets} == {
+        ("A", "ä"),
+        ("B", "b"),
+        ("C", "c"),
+    }
