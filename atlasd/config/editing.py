@@ -285,7 +285,10 @@ class EditOperations:
         env: str | None = None,
         actor: str = "",
     ) -> Body:
-        """`config.encrypt`: the value that stands there, or the one that is given, is sealed."""
+        """`config.encrypt`: the value that stands there, or the one that is given, is sealed.
+
+        One that is sealed already is sealed anew, with the key that is the first one now.
+        """
         path = undotted(key)
         where = Where(file=file, env=env)
         target, plain = await asyncio.to_thread(self._editor.value, path, where)
@@ -298,14 +301,18 @@ class EditOperations:
                 f"{key} {what} in {target}",
                 hint="give the value on standard input: `atlasctl config encrypt KEY --stdin`",
             )
-        if is_reference(plain):
+        sealed = plain.startswith(SEALED)
+        if is_reference(plain) and not sealed:
             raise AtlasError(
                 "config.conflict",
-                f"{key} in {target} is encrypted or a reference already",
+                f"{key} in {target} is a reference already",
                 hint="with --stdin another value takes its place",
             )
         policy = await asyncio.to_thread(self._editor.policy, env)
-        token = await self._sealing.seal(SecretValue(plain), binding=dotted(path), policy=policy)
+        secret = SecretValue(plain)
+        if sealed:
+            secret = await self._sealing.unseal(plain, binding=dotted(path), policy=policy)
+        token = await self._sealing.seal(secret, binding=dotted(path), policy=policy)
         where = Where(file=target, env=env)
         edited = await asyncio.to_thread(self._editor.set, path, token, where)
         return await self._answer(key, edited, reload=False, actor=actor)

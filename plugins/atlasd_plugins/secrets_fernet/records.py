@@ -8,7 +8,7 @@ encrypted.
 import hashlib
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from atlasd.contracts.secrets import CURRENT, PENDING, PREVIOUS, STAGES
 from atlasd.errors import AtlasError
@@ -211,21 +211,28 @@ def has_versions_under(connection: sqlite3.Connection, key_ids: Collection[str])
     )
 
 
-def needed_keys(connection: sqlite3.Connection) -> dict[str, tuple[int, int]]:
-    """By key, how many versions are stored under it, and how many values were sealed with it.
+@dataclass(kw_only=True)
+class Need:
+    """What still needs one key."""
+
+    records: int = 0
+    sealed: list[str] = field(default_factory=list)
+    """Places in configuration files whose values were sealed with it."""
+
+
+def needed_keys(connection: sqlite3.Connection) -> dict[str, Need]:
+    """What needs each key, by its id.
 
     Every row is looked at, rather than an index, and its checksum too: keys are taken out of the
     ring by this answer. Raises `secret.corrupt`.
     """
-    found: dict[str, tuple[int, int]] = {}
+    found: dict[str, Need] = {}
     for row in connection.execute("SELECT * FROM version NOT INDEXED"):
-        key_id = _record(row).key_fingerprint
-        stored, sealed = found.get(key_id, (0, 0))
-        found[key_id] = (stored + 1, sealed)
-    for row in connection.execute("SELECT * FROM sealed NOT INDEXED"):
+        found.setdefault(_record(row).key_fingerprint, Need()).records += 1
+    for row in connection.execute("SELECT * FROM sealed NOT INDEXED ORDER BY binding"):
         _verify("sealed", row, f"the note of a sealed value ({row[1]!r})")
-        stored, sealed = found.get(row[2], (0, 0))
-        found[row[2]] = (stored, sealed + 1)
+        environment, binding, key_id, _ = row
+        found.setdefault(key_id, Need()).sealed.append(f"{binding} ({environment})")
     return found
 
 

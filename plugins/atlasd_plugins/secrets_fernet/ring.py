@@ -16,6 +16,7 @@ from atlasd_plugins.secrets_fernet.database import Database, NoStoreError
 from atlasd_plugins.secrets_fernet.envelope import Record
 from atlasd_plugins.secrets_fernet.keychain import Keychain, warning_of
 from atlasd_plugins.secrets_fernet.keys import Key, Ring
+from atlasd_plugins.secrets_fernet.records import Need
 
 PAGE = 500
 """Records that are wrapped anew in one transaction; a put waits for some tens of milliseconds."""
@@ -72,19 +73,16 @@ class StoreRing:
         elif fault is not None:
             raise fault
         keys = ring.keys if ring is not None else ()
-        found = []
-        for key in keys:
-            stored, sealed = needed.pop(key.id, (0, 0))
-            found.append(_info(key, primary=key is keys[0], stored=stored, sealed=sealed))
+        found = [_info(key, needed.pop(key.id, Need()), primary=key is keys[0]) for key in keys]
         missing = [
             KeyInfo(
                 id=key_id,
                 primary=False,
                 source="missing",
-                warning="needed, and in no source: put it back from its copy",
-                records=stored + sealed,
+                warning="it is needed and in no source: put it back from its copy",
+                records=need.records + len(need.sealed),
             )
-            for key_id, (stored, sealed) in sorted(needed.items())
+            for key_id, need in sorted(needed.items())
         ]
         return found + missing
 
@@ -100,7 +98,7 @@ class StoreRing:
             key = Key(os.urandom(32), source=f"file {self._keychain.file}")
             made = datetime.fromtimestamp(self._context.clock.wall(), tz=UTC)
             self._keychain.add(key, made.isoformat(timespec="seconds").replace("+00:00", "Z"))
-            return _info(key, primary=True)
+            return _info(key, Need(), primary=True)
 
         info: KeyInfo = await self._write(work)
         return info
@@ -171,21 +169,22 @@ class StoreRing:
         )
 
 
-def _info(key: Key, *, primary: bool, stored: int = 0, sealed: int = 0) -> KeyInfo:
+def _info(key: Key, need: Need, *, primary: bool) -> KeyInfo:
     warnings = [warning_of(key)]
-    if sealed and not primary:
+    if need.sealed and not primary:
+        more = f" and {len(need.sealed) - 3} more" if len(need.sealed) > 3 else ""
         warnings.append(
-            f"{sealed} values in configuration files were sealed with it: seal them anew before "
-            "it is taken out"
+            f"it stays for what was sealed with it: {', '.join(need.sealed[:3])}{more}; "
+            "`atlasctl config encrypt` seals a value anew"
         )
-    elif not primary and not stored and not key.source.startswith("file "):
+    elif not primary and not need.records and not key.source.startswith("file "):
         warnings.append("nothing needs it any more: take it out where it comes from")
     return KeyInfo(
         id=key.id,
         primary=primary,
         source=key.source,
         warning="; ".join(word for word in warnings if word),
-        records=stored + sealed,
+        records=need.records + len(need.sealed),
     )
 
 

@@ -93,7 +93,7 @@ async def test_a_key_that_sealed_a_value_in_a_file_is_kept(home: Home, store: Fe
     assert (await store.rotate_keys()).retired == ()
     keys = await store.keys()
     assert [key.records for key in keys] == [0, 1]
-    assert "seal them anew" in keys[1].warning
+    assert "services.web.env.TOKEN (production)" in keys[1].warning
     assert await store.unseal(text, binding="services.web.env.TOKEN") == SecretValue("v")
     anew = await store.seal(SecretValue("v"), binding="services.web.env.TOKEN")
     assert (await store.rotate_keys()).retired == (old.id,)

@@ -24,11 +24,13 @@ PORT = "80"
 class Sealing:
     """Seals by writing down what it was given, and for which place."""
 
+    key = "k"
+
     async def seal(self, value: SecretValue, *, binding: str, policy: SecretsPolicy) -> str:
-        return f"enc:v1:k:{policy.environment}/{binding}/{value.text()[::-1]}"
+        return f"enc:v1:{self.key}:{policy.environment}/{binding}/{value.text()[::-1]}"
 
     async def unseal(self, text: str, *, binding: str, policy: SecretsPolicy) -> SecretValue:
-        place, _, value = text.removeprefix("enc:v1:k:").rpartition("/")
+        place, _, value = text.split(":", 3)[3].rpartition("/")
         assert place == f"{policy.environment}/{binding}"
         return SecretValue(value[::-1])
 
@@ -39,7 +41,8 @@ class Table:
         self.reloads: list[str] = []
         self.file = desk.write(FILE)
         self.editor = Editor(desk.paths, self.load)
-        self.operations = EditOperations(self.editor, sealing=Sealing(), reload=self.reload)
+        self.sealing = Sealing()
+        self.operations = EditOperations(self.editor, sealing=self.sealing, reload=self.reload)
 
     def load(self, texts: Any, env: str | None) -> Config:
         return load(
@@ -213,8 +216,10 @@ async def test_a_value_is_encrypted_for_its_place_and_back(table: Table) -> None
     text = table.file.read_text()
     assert "hunter22" not in text
     assert 'enc:v1:k:production/services.web.env.API_TOKEN/22retnuh"' in text
-    with pytest.raises(AtlasError, match="encrypted or a reference already"):
-        await table.operations.encrypt(key="services.web.env.API_TOKEN")
+    table.sealing.key = "k2"  # as after a keygen
+    await table.operations.encrypt(key="services.web.env.API_TOKEN")
+    anew = table.file.read_text()
+    assert anew == text.replace("enc:v1:k:", "enc:v1:k2:")
     await table.operations.encrypt(key="services.web.env.API_TOKEN", value="other")
     assert "/rehto" in table.file.read_text()
     await table.operations.encrypt(key="services.web.env.API_TOKEN", value="hunter22")
@@ -223,6 +228,12 @@ async def test_a_value_is_encrypted_for_its_place_and_back(table: Table) -> None
     assert "plain text" in done["warnings"][0]
     with pytest.raises(AtlasError, match="is not encrypted"):
         await table.operations.decrypt(key="services.web.env.API_TOKEN")
+
+
+async def test_a_reference_is_not_encrypted(table: Table) -> None:
+    await table.operations.set(key="services.web.env.API_TOKEN", value="${?env:TOKEN}")
+    with pytest.raises(AtlasError, match="is a reference already"):
+        await table.operations.encrypt(key="services.web.env.API_TOKEN")
 
 
 async def test_a_value_is_encrypted_for_the_environment_that_is_named(table: Table) -> None:
