@@ -53,6 +53,10 @@ def scrape() -> Iterator[Metric]:
         checks=[CheckState(name="disk", type="x", status=Health.PASS, time=0.0, duration=0.1)],
         numbers=dict.fromkeys(core.CORE_NUMBERS, 1.0),
         plugins={("http", "check"): Spent()},
+        secrets=[
+            (name, dict.fromkeys(labels, "x"), 1.0)
+            for name, (_, _, labels) in core.SECRET_NUMBERS.items()
+        ],
         now=1.0,
     )
     yield from text_string_to_metric_families(text)

@@ -92,6 +92,10 @@ class CoreMetrics:
             self.start_duration.labels(event.service).observe(took)
 
 
+SecretNumber = tuple[str, Mapping[str, str], float]
+"""Name, labels and value of a sample."""
+
+
 def render(
     own: CoreMetrics,
     *,
@@ -100,13 +104,15 @@ def render(
     checks: Sequence[CheckState],
     numbers: Mapping[str, float],
     plugins: Mapping[tuple[str, str], Cost],
+    secrets: Iterable[SecretNumber] = (),
     added: Iterable[contracts.Metric] = (),
     now: float,
 ) -> str:
     """Everything in the text format; without a snapshot the services' part is left out.
 
     `numbers` holds core's own gauges and counters by name (see `CORE_NUMBERS`); `plugins` what
-    each plugin and kind of work has cost; `added` comes from plugins' collectors.
+    each plugin and kind of work has cost; `secrets` are samples of `SECRET_NUMBERS`; `added` comes
+    from plugins' collectors.
     """
     registry = CollectorRegistry(auto_describe=False)
     info = GaugeMetricFamily("atlasd_build_info", "The version of atlasd.", labels=["version"])
@@ -117,6 +123,7 @@ def render(
     families += _checks(checks, now)
     families += _numbers(numbers)
     families += _plugins(plugins)
+    families += _secrets(secrets)
     families += _added(added)
     registry.register(_Fixed(families))
     return (generate_latest(registry) + generate_latest(own.registry)).decode()
@@ -169,6 +176,41 @@ PLUGIN_NUMBERS: Mapping[str, str] = {
 """What is told of each plugin and kind of work, all of them counters: help by name."""
 
 
+SECRET_NUMBERS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "atlasd_secret_fetches_total": (
+        "counter",
+        "Times secrets were fetched: done, shared (another role just had), or an error's code.",
+        ("backend", "outcome"),
+    ),
+    "atlasd_secret_served_total": (
+        "counter",
+        "Values handed out, by the state in which they were: fresh, stale or revoked.",
+        ("backend", "state"),
+    ),
+    "atlasd_secret_age_seconds": (
+        "gauge",
+        "Time since a secret that is in use was fetched; absent without a value.",
+        ("backend", "secret", "selector"),
+    ),
+    "atlasd_secret_stale": (
+        "gauge",
+        "Whether a secret that is in use cannot be fetched anew: 1 or 0.",
+        ("backend", "secret", "selector"),
+    ),
+    "atlasd_secret_rotations_total": (
+        "counter",
+        "Rotations: outcome is done (promoted) or failed (a step of one).",
+        ("outcome",),
+    ),
+    "atlasd_secret_audit_failures_total": (
+        "counter",
+        "Times the audit log of secrets could not be written.",
+        (),
+    ),
+}
+"""What is told of secrets: kind, help and labels."""
+
+
 def _family(name: str, kind: str, text: str, labels: Sequence[str]) -> Metric:
     if kind == "counter":
         return CounterMetricFamily(name, text, labels=labels)
@@ -199,6 +241,15 @@ def _plugins(costs: Mapping[tuple[str, str], Cost]) -> list[Metric]:
             family.add_sample(name, {"plugin": plugin, "kind": kind}, value)
         families.append(family)
     return families
+
+
+def _secrets(samples: Iterable[SecretNumber]) -> list[Metric]:
+    families: dict[str, Metric] = {}
+    for name, labels, value in samples:
+        kind, text, names = SECRET_NUMBERS[name]
+        family = families.setdefault(name, _family(name, kind, text, []))
+        family.add_sample(name, {label: labels[label] for label in names}, value)
+    return list(families.values())
 
 
 def _added(metrics: Iterable[contracts.Metric]) -> list[Metric]:

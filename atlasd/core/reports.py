@@ -83,9 +83,11 @@ class Reports:
         host: str,
         plugins: Plugins,
         watch_numbers: Callable[[], Mapping[str, float]] = dict,
+        secret_numbers: Callable[[], Iterable[metrics.SecretNumber]] = tuple,
         managed_by_systemd: bool = False,
     ) -> None:
         """`host` names this one in health bodies; `watch_numbers` are the watchdog's."""
+        self._secret_numbers = secret_numbers
         self._managed_by_systemd = managed_by_systemd
         self._core = core
         self._host = host
@@ -294,6 +296,7 @@ class Reports:
             checks=self._core.checks.all(),
             numbers=numbers,
             plugins=self._plugins.costs(),
+            secrets=self._secret_numbers(),
             added=await self._plugins.collect(),
             now=self._core.clock.wall(),
         )

@@ -140,6 +140,7 @@ async def _serve(
             "atlasd_loop_lag_seconds": lag.seconds,
             "atlasd_watchdog_pings_total": float(dog.pings),
         },
+        secret_numbers=secret_desk.numbers,
     )
     output = LogOperations(core, log_dir=ground.paths.log)
     settings = SettingsOperations(

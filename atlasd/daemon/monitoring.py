@@ -49,6 +49,7 @@ async def monitoring_role(
     alone = ground.role == "monitoring"
     if alone:
         stop.on_reload = changed.set
+        ground.vault.changed = lambda _name: _soon(loop, changed.set)
     following.start()
     config = ground.config
     try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -167,6 +167,29 @@ class SecretDesk:
             plan.rotator, config.plugins, name, config.environment
         ) as running:
             yield Plugin(running=running, timeout=plan.timeout)
+
+    def numbers(self) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        """Samples of `atlasd.core.metrics.SECRET_NUMBERS`; none before a secret was wanted."""
+        engine = self._vault.engine
+        if engine is None:
+            return
+        numbers = engine.numbers
+        for (backend, outcome), count in dict(numbers.fetches).items():
+            labels = {"backend": backend, "outcome": outcome}
+            yield "atlasd_secret_fetches_total", labels, float(count)
+        for (backend, state), count in dict(numbers.served).items():
+            labels = {"backend": backend, "state": state}
+            yield "atlasd_secret_served_total", labels, float(count)
+        yield "atlasd_secret_audit_failures_total", {}, float(numbers.audit_failures)
+        for one in engine.standing(self._config().secrets, engine.watched):
+            backend, name, selector = one.key
+            labels = {"backend": backend, "secret": name, "selector": selector}
+            if one.age is not None:
+                yield "atlasd_secret_age_seconds", labels, one.age
+            yield "atlasd_secret_stale", labels, float(bool(one.error))
+        outcomes = self.rotations.outcomes if self.rotations is not None else {}
+        for outcome, count in outcomes.items():
+            yield "atlasd_secret_rotations_total", {"outcome": outcome}, float(count)
 
     async def keep(self, reload: Callable[[], Awaitable[object]]) -> None:
         """Whenever a secret that is in use has changed, have the configuration read anew."""
