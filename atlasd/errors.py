@@ -58,6 +58,7 @@ CODES: Mapping[str, Code] = {
     ),
     "config.write": Code(409, EXIT_DENIED, "a configuration file cannot be written"),
     "config.unknown": Code(404, EXIT_UNKNOWN, "no setting, source or generation has this name"),
+    "config.exists": Code(409, EXIT_CONFLICT, "a file that is to be written exists"),
     "settings.unknown": Code(404, EXIT_UNKNOWN, "no set of application settings has this name"),
     "settings.invalid": Code(422, EXIT_CONFIG, "application settings do not fit their schema"),
     "secret.not_found": Code(404, EXIT_UNKNOWN, "no secret, version or stage has this name"),

@@ -1,0 +1,1 @@
+"""Configuration that applications have already, taken over as TOML; no loss is silent."""
