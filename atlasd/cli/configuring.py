@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from atlasd.cli import style
+from atlasd.cli import importing, style
 from atlasd.cli.asking import TIMEOUT, ask
 from atlasd.cli.changes import change_lines, reload_lines
 from atlasd.cli.options import F, common, pass_session
@@ -39,6 +39,9 @@ def check(session: Session, env: str | None, file: str | None) -> None:
     words += ["--json"] if session.as_json else []
     sys.stdout.flush()
     os.execv(sys.executable, words)
+
+
+config.add_command(importing.import_)
 
 
 @config.command()

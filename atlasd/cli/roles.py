@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import click
 
 from atlasd import __version__
+from atlasd.cli import importing
 from atlasd.cli.options import F, run
 from atlasd.cli.session import emit
 from atlasd.cli.style import count
@@ -70,6 +71,10 @@ class Daemon(Protocol):
         tell: Callable[[Mapping[str, object]], object],
     ) -> None:
         """Perform an operation on secrets; `tell` is handed each body of the answer."""
+
+    @property
+    def take_over(self) -> importing.TakeOver:
+        """Takes over existing files."""
 
 
 def _places(command: F) -> F:
@@ -204,6 +209,20 @@ def program(daemon: Daemon) -> click.Group:
         except AtlasError as error:
             print(json.dumps(error.to_wire()))
             return error.kind.exit
+        return EXIT_OK
+
+    @atlasd.command(name="import")
+    @_places
+    @importing.wanted
+    @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+    def import_(config: str | None, root: str | None, overrides: object, **given: Any) -> int:
+        """Take existing .env, YAML, JSON and INI files over as TOML.
+
+        Every step that loses something is told with its line. The result is read back and held
+        against the source before anything is written; nothing is replaced without --force.
+        """
+        del overrides
+        importing.run(daemon.take_over, paths=find(root=root, config=config), **given)
         return EXIT_OK
 
     return atlasd

@@ -5,6 +5,7 @@ import faulthandler
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from atlasd import logs, notify, privacy
 from atlasd.config.load import Problem
@@ -27,7 +28,7 @@ from atlasd.daemon.turning import flush, turn
 from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.paths import Paths
 
-__all__ = ["check", "configuration", "main", "secrets"]
+__all__ = ["check", "configuration", "main", "secrets", "take_over"]
 
 
 def main(
@@ -127,6 +128,13 @@ def secrets(
             tell(body)
 
     asyncio.run(all_of_it())
+
+
+def take_over(**given: Any) -> tuple[list[str], dict[str, Any]]:
+    """Take over existing configuration; see `atlasd.daemon.importing.take_over`."""
+    from atlasd.daemon.importing import take_over as take
+
+    return take(**given)
 
 
 async def _turn(ground: Ground) -> None:

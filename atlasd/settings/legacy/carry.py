@@ -87,7 +87,7 @@ def carry_out(
         for one in taken:
             _folder(one.target.parent, undo)
             content = one.text.encode()
-            undo.waiting.append(_beside(one.target, content, one.mode & 0o640, one.source))
+            undo.waiting.append(_beside(one.target, content, one.mode one.mode & 0o640 0o666, one.source))
         for one, written in zip(taken, list(undo.waiting), strict=True):
             before = one.target.read_bytes() if one.target.exists() else None
             undo.files.append((one.target, before))
@@ -144,8 +144,8 @@ def _secrets(one: Taken, undo: _Undo, *, force: bool) -> None:
                 f"a secret {name} exists and has another value; nothing was changed",
                 hint="choose other names with --name, or replace it with --force",
             )
-        undo.secrets.append((name, before))
         undo.store.put(name, value)
+        undo.secrets.append((name, before))
 
 
 def _kept(one: Taken, store: Store | None) -> dict[str, str]:

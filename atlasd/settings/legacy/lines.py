@@ -48,7 +48,7 @@ def _continued(layer: Layer) -> set[int]:
 
 def read_env(text: str, origin: str, dialect: str, parse: Parse) -> Existing:
     """The variables of a `.env` file, each under its own name."""
-    layer = parse(text, origin, dialect)
+    layer = parse(text, origin, "dotenv", dialect)
     notes = _checked(layer)
     lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
     for name, value in layer.data.items():
@@ -88,7 +88,7 @@ def _about_variable(
             "the variables in it are replaced by what they stand for; a change of them changes it "
             "no longer"
         )
-    if dialect != "docker" and bare[:1] in ("'", '"', "$") and value != bare:
+    if dialect != "docker" and bare[:1] in ("'", '"') and value != bare:
         yield note(f"its quotes and escapes are taken off, as {dialect} does")
     elif dialect != "docker" and "\\" in bare and value != bare:
         yield note(f"its escapes are taken off, as {dialect} does")
@@ -107,7 +107,7 @@ def _behind(layer: Layer, lines: list[str], dialect: str) -> Iterator[tuple[KeyP
 
 def read_ini(text: str, origin: str, parse: Parse) -> Existing:
     """The sections of an INI file as tables, all values text."""
-    layer = parse(text, origin, "")
+    layer = parse(text, origin, "ini", "")
     notes = _checked(layer)
     for path, value in nodes(layer.data):
         where = layer.where(path)
@@ -137,7 +137,7 @@ def read_ini(text: str, origin: str, parse: Parse) -> Existing:
 
 def read_json(text: str, origin: str, parse: Parse) -> Existing:
     """A JSON file; null is still in it."""
-    layer = parse(text, origin, "")
+    layer = parse(text, origin, "json", "")
     return Existing(
         tree=dict(layer.data), positions=dict(layer.values), notes=tuple(_checked(layer))
     )

@@ -97,8 +97,14 @@ def prove(
 
     Raises `AtlasError` `config.invalid` if they differ, which would be a fault of this program.
     """
-    layer = parse(text or one.text, str(one.target), "")
-    found = _meant(layer.data, references, secrets)
+    layer = parse(text or one.text, str(one.target), "toml", "")
+    try:
+        found = _meant(layer.data, references, secrets)
+    except KeyError as error:
+        raise AtlasError(
+            "config.invalid",
+            f"{one.source}: a secret is not as it was put: {error.args[0]}; nothing was changed",
+        ) from None
     if not _same(found, one.tree):
         path = next(iter(_differences(found, one.tree)), ())
         raise AtlasError(
@@ -204,7 +210,7 @@ def _take(
         text=write(work.tree, work.above, closing=existing.closing),
         tree=expected,
         secrets=secrets,
-        notes=tuple(work.notes),
+        notes=tuple(sorted(work.notes, key=lambda note: (note.where.line, note.where.column))),
         variables=variables,
         operators=work.operators,
         mode=mode,

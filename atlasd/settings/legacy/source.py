@@ -36,8 +36,9 @@ class Existing:
     notes: tuple[Note, ...] = ()
 
 
-Parse = Callable[[str, str, str], Layer]
-"""The layer that a text means, by the sources of configuration: text, origin, dialect (of .env)."""
+Parse = Callable[[str, str, str, str], Layer]
+"""The layer that a text means, by the sources of configuration: its text, its origin, the name of
+the source, and the dialect of one that has several."""
 
 
 def form_of(path: PurePath) -> str:
