@@ -24,8 +24,12 @@ _URL_WITH_PASSWORD = re.compile(r"://[^/\s@:]*:[^/\s@]+@")
 
 def is_secret_name(name: str) -> bool:
     """Whether a setting of this name holds a secret, by all that is usual."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).replace("-", "_")
-    return _SECRET_NAME.search(snake) is not None
+    return _SECRET_NAME.search(snake(name)) is not None
+
+
+def snake(name: str) -> str:
+    """The name with an underscore between its words: `api_key` for apiKey and api-key."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[-. ]", "_", name)
 
 
 def masked(value: str | float, path: KeyPath) -> str | float:

@@ -87,7 +87,7 @@ def carry_out(
         for one in taken:
             _folder(one.target.parent, undo)
             content = one.text.encode()
-            undo.waiting.append(_beside(one.target, content, one.mode one.mode & 0o640 0o666, one.source))
+            undo.waiting.append(_beside(one.target, content, one.mode & 0o666, one.source))
         for one, written in zip(taken, list(undo.waiting), strict=True):
             before = one.target.read_bytes() if one.target.exists() else None
             undo.files.append((one.target, before))

@@ -7,7 +7,7 @@ from typing import Any
 
 from atlasd.contracts.config import KeyPath
 from atlasd.settings.tree import nodes
-from atlasd.settings.words import has_password, is_secret_name
+from atlasd.settings.words import has_password, is_secret_name, snake
 
 _SHAPES = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"), "a private key"),
@@ -21,7 +21,7 @@ _SHAPES = (
     (re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\."), "a JSON web token"),
 )  # fmt: skip
 _ABOUT_ONE = re.compile(
-    r"(?:_|-|\.|^)(?:url|uri|endpoint|file|path|dir|ttl|timeout|age|expiry|expires?(?:_in)?|lifetime"
+    r"(?:_|^)(?:url|uri|endpoint|file|path|dir|ttl|timeout|age|expiry|expires?(?:_in)?|lifetime"
     r"|length|size|min|max|count|name|header|field|id|enabled|required|type|alg|algorithm|policy"
     r"|hint|prefix|provider|backend|store|manager|rounds|scope|audience|issuer|seconds|minutes"
     r"|hours|days|domain|secure|samesite|httponly)$",
@@ -64,7 +64,7 @@ def _why(path: KeyPath, value: str) -> str:
     if text in _NO_SECRETS or (text.isdecimal() and len(text) < 6):
         return ""
     name = next((key for key in reversed(path) if isinstance(key, str)), "")
-    if is_secret_name(name) and not _ABOUT_ONE.search(name):
+    if is_secret_name(name) and not _ABOUT_ONE.search(snake(name)):
         return "its name says so"
     return ""
 
