@@ -15,7 +15,7 @@ NAME = st.text(string.ascii_lowercase + "_-.", min_size=1, max_size=6)
 
 
 def configparser_reads(text: str) -> dict[str, Any]:
-    """What it reads, keys as they are spelled, nothing interpolated, sections not inherited from."""
+    """What it reads: keys as they are spelled, nothing interpolated, nothing inherited."""
     parser = configparser.RawConfigParser(
         strict=False, allow_no_value=True, default_section="\0none"
     )
