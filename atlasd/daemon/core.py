@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,7 @@ async def _serve(
     settings = SettingsOperations(
         current=lambda: applied(ground.config),
         of_environment=lambda env: asyncio.to_thread(ground.look, env),
+        audit=_settings_shown(ground),
     )
     server = ControlServer(
         ground.paths.control_socket,
@@ -213,6 +214,29 @@ async def _reload(configuring: ConfigOperations[Config]) -> None:
         _log.error("configuration not read anew: %s", error.message)
     finally:
         notify.ready()
+
+
+def _settings_shown(ground: Ground) -> Callable[[str, Sequence[str], str], Awaitable[None]]:
+    """Enters in the audit log that the secrets in a service's settings were shown."""
+
+    async def enter(service: str, names: Sequence[str], actor: str) -> None:
+        from atlasd.secrets.audit import Entry
+
+        policy = ground.config.secrets
+        entries = [
+            Entry(
+                action="get",
+                name=name,
+                environment=policy.environment,
+                actor=actor,
+                consumer=f"settings of {service}",
+            )
+            for name in names
+        ]
+        if entries:
+            await ground.vault.run(lambda engine: engine.enter(policy, entries))
+
+    return enter
 
 
 def wish_of(config: Config) -> Wish:

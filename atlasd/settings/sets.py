@@ -118,6 +118,8 @@ class _Preparing:
         self._tools = tools
         self._complaints: list[Complaint] = []
         self._files: list[str] = []
+        self._typed: Mapping[str, Any] = {}
+        """What files with types say together."""
         self._awaited: list[str] = []
 
     def prepared(self) -> Prepared:
@@ -256,6 +258,7 @@ class _Preparing:
         operators = self._declared.operators
         firm = [part.read.layer for part in parts if not part.read.textual]
         typed = self._tools.lay(firm, operators=operators).layer
+        self._typed = typed.data
         paths = [path for path, _ in nodes(typed.data)]
         paths += [
             path
@@ -276,7 +279,7 @@ class _Preparing:
             if part.read.variables:
                 layer = self._placed(layer, known, old)
             if part.read.textual:
-                layer = self._converted(layer, schema, typed.data, texts)
+                layer = self._converted(layer, schema, texts)
             layers.append(layer)
         return self._tools.lay(layers, any_kind=texts, operators=operators), old, texts
 
@@ -323,7 +326,6 @@ class _Preparing:
         self,
         layer: Layer,
         schema: Schema | None,
-        typed: Mapping[str, Any],
         texts: dict[KeyPath, Position],
     ) -> Layer:
         """A layer of text, typed as the schema says, or else as other files' values are."""
@@ -334,15 +336,18 @@ class _Preparing:
             texts[path] = layer.where(path)
             if self._tools.refers(text):
                 continue
-            kinds = schema.kinds(path) if schema is not None else frozenset[str]()
-            if not kinds:
-                try:
-                    kinds = frozenset({kind_of(at(typed, path))})
-                except AbsentError:
-                    continue
-            value = convert(text, kinds)
-            at(data, path[:-1])[path[-1]] = value
+            at(data, path[:-1])[path[-1]] = convert(text, self._kinds(path, schema))
         return replace(layer, data=data)
+
+    def _kinds(self, path: KeyPath, schema: Schema | None) -> frozenset[str]:
+        """What may stand at a path: by the schema, or else what other files have there."""
+        kinds = schema.kinds(path) if schema is not None else frozenset[str]()
+        if not kinds:
+            try:
+                kinds = frozenset({kind_of(at(self._typed, path))})
+            except AbsentError:
+                pass
+        return kinds
 
     def _type_references(
         self,
@@ -355,9 +360,9 @@ class _Preparing:
         """Type what references in files of text stand for, now that it is known."""
         for path, value in list(nodes(data)):
             came = texts.get(path) == laid.layer.where(path) or path in filled.references
-            if schema is None or not came or not isinstance(value, str):
-                continue
-            at(data, path[:-1])[path[-1]] = convert(value, schema.kinds(path))
+            if came and isinstance(value, str):
+                kinds = self._kinds(path, schema)
+                at(data, path[:-1])[path[-1]] = convert(value, kinds)
 
     # --- validation
 

@@ -96,7 +96,11 @@ class Speaker:
     def concerns_unknown(self, complaint: Complaint) -> bool:
         """Whether a complaint may only come from a value that is not known."""
         path = undotted(complaint.key)
-        return any(path[: len(one)] == one or one[: len(path)] == path for one in self.unknown)
+        if any(path[: len(one)] == one for one in self.unknown):
+            return True
+        # What the value stands in may be found wrong for its sake; its keys are what they are.
+        about_keys = complaint.got in ("nothing", "unknown key")
+        return not about_keys and any(one[: len(path)] == path for one in self.unknown)
 
     def clean(self, text: str) -> str:
         """Foreign words about the settings, without the values of secrets; short."""
