@@ -121,16 +121,14 @@ class Ground:
             role=self.role, level=config.log.level, style=config.log.format, redact=self.redact
         )
 
-    def known(self, name: str, value: str | bytes) -> None:
-        """A secret has this value: no line of ours may show it. For whoever fetches secrets."""
-        self.redact.learn([(name, value)])
-
 
 def lay(role: str, paths: Paths, env: str | None, overrides: Sequence[str] = ()) -> Ground:
     """Load plugins and configuration. Raises `AtlasError` for a configuration with errors."""
     heard: list[Callable[[Event], None]] = []
     host = plugins(paths, heard)
     vault = Vault(host, paths, role, publish=teller(heard))
+    redact = logs.Redactor()
+    vault.known = lambda name, value: redact.learn([(name, value)])
     reader = Reader(role=role, paths=paths, env=env, overrides=overrides, host=host, vault=vault)
     config = reader.load()
     ground = Ground(
@@ -139,7 +137,7 @@ def lay(role: str, paths: Paths, env: str | None, overrides: Sequence[str] = ())
         reader=reader,
         host=host,
         config=config,
-        redact=logs.Redactor(),
+        redact=redact,
         heard=heard,
         vault=vault,
     )

@@ -60,6 +60,8 @@ class Vault:
         self.role = role
         self.changed: Callable[[str], object] = lambda _name: None
         """Hears, in any thread, of a secret that is in use and has another value now."""
+        self.known: Callable[[str, bytes], object] = lambda _name, _value: None
+        """Hears, in any thread, the value of each secret that was read: no log may show it."""
         self._host = host
         self._paths = paths
         self._publish = publish
@@ -258,6 +260,7 @@ class Vault:
             else None,
             publish=self._publish,
             changed=lambda key: self.changed(key.name),
+            known=lambda name, value: self.known(name, value.reveal()),
         )
 
     def audit(self) -> "Audit":

@@ -94,10 +94,14 @@ class Engine:
         last_known: LastKnown | None = None,
         publish: Callable[[Event], object] = lambda _event: None,
         changed: Callable[[Key], object] = lambda _key: None,
+        known: Callable[[str, SecretValue], object] = lambda _name, _value: None,
         chance: Callable[[], float] = random.random,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`audit` writes records and may block; `changed` hears of another version of a secret."""
+        """`audit` writes records and may block; `changed` hears of another version of a secret.
+
+        `known` hears the value of each that was read, before anybody else, so that no log shows it.
+        """
         self.backends = Backends(
             open_backend, descriptors, clock, pause=pause, reopened=self._reopened
         )
@@ -106,6 +110,7 @@ class Engine:
         self._last_known = last_known
         self._publish = publish
         self._changed = changed
+        self._known = known
         self._chance = chance
         self._pause = pause
         self._realms: dict[str, _Realm] = {}
@@ -341,6 +346,8 @@ class Engine:
 
     def _keep(self, realm: _Realm, key: Key, found: SecretVersion, *, age: float = 0.0) -> None:
         now = self._clock.monotonic()
+        if found.value is not None:
+            self._known(key.name, found.value)
         if realm.cache.keep(key, found, now, self._chance(), age=age):
             self._publish(
                 SecretChanged(

@@ -16,6 +16,7 @@ from atlasd.contracts.secrets import (
     Resolved,
     SecretsPolicy,
     SecretStore,
+    SecretValue,
 )
 from atlasd.contracts.settings import NoSettings, Settings
 from atlasd.events import Event
@@ -78,6 +79,7 @@ class House:
     audit_fault: Exception | None = None
     events: list[Event] = field(default_factory=list)
     changed: list[Key] = field(default_factory=list)
+    known: list[tuple[str, SecretValue]] = field(default_factory=list)
     opened: list[tuple[str, BaseModel, str]] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
     paused: list[float] = field(default_factory=list)
@@ -96,6 +98,7 @@ class House:
             last_known=self.disk() if self.with_disk else None,
             publish=self.events.append,
             changed=self.changed.append,
+            known=lambda name, value: self.known.append((name, value)),
             chance=lambda: 0.5,
             pause=self.pause,
         )

@@ -40,6 +40,7 @@ async def test_a_secret_is_fetched_once_and_kept(house: House) -> None:
             value=SecretValue("first"), backend="memory", version="v1", fetched=found.fetched
         )
     assert house.memory.calls["get"] == 1
+    assert house.known == [("db", SecretValue("first"))], "logs keep it out"
     assert engine.numbers.fetches == {("memory", "done"): 1}
     assert engine.numbers.served["memory", State.FRESH] == 3
 
