@@ -40,14 +40,14 @@ class Redactor:
         """A whole text without the values; the very same object when there are none in it."""
         return _replaced(text, self._places(text)) if self._names else text
 
-    def split(self, text: bytes) -> tuple[bytes, bytes]:
-        """What can be passed on of a text that will go on, and what has to be held back.
+    def split(self, text: bytes) -> tuple[bytes, int]:
+        """A text that will go on without the values; how many bytes at its end to hold back.
 
-        That is its end, if it may be the beginning of a value: put it before what comes next.
-        Nothing is held back after a newline, so a whole line never waits.
+        They may be the beginning of a value: put them before what comes next. Nothing is held back
+        after a newline, so a whole line never waits.
         """
         if not self._names:
-            return text, b""
+            return text, 0
         places = self._places(text)
         keep = self._begun(text, 0)
         done = len(places)
@@ -58,7 +58,8 @@ class Redactor:
         if len(text) - keep > HELD * self._longest:
             done = len(places)
             keep = self._begun(text, places[-1][1])
-        return _replaced(text[:keep], places[:done]), text[keep:]
+        # Not cut off here: a copy of half a megabyte costs as much as the search.
+        return _replaced(text, places[:done]), len(text) - keep
 
     def last(self, held: bytes) -> bytes:
         """What was held back, when nothing comes any more.
@@ -102,8 +103,10 @@ class Flow:
 
     def feed(self, piece: bytes) -> bytes:
         """What can be passed on; the rest follows with the next piece, or at the end."""
-        text, self._held = self._redactor.split(self._held + piece)
-        return text
+        text, held = self._redactor.split(self._held + piece)
+        end = len(text) - held
+        self._held = text[end:]
+        return text[:end]
 
     def end(self) -> bytes:
         """What was held back: nothing comes any more."""

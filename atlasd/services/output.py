@@ -8,11 +8,10 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from atlasd.redaction import Redactor
 from atlasd.services.loop import READ, Loop, Timer
 from atlasd.services.output_file import LogFile
 from atlasd.services.output_files import LogDirectory, Spawn
-from atlasd.services.output_journal import CHUNK, Journal, Unfinished, split_owner
+from atlasd.services.output_journal import CHUNK, Journal, split_owner
 from atlasd.services.output_records import STREAMS, compose, join, parse, stamp
 from atlasd.services.output_secrets import Carry, OutputSecrets
 from atlasd.services.output_stream import PIPE_DEFAULT, Stream, carry_path, open_pipe
@@ -106,14 +105,20 @@ class Capture:
             service, instance, stream = split_owner(chunk.owner)
             file = self.files.file(service, instance)
             carry = Carry(carry_path(self._pipe(service, instance, stream)))
-            text, held = _redacted(self.secrets.redactor(service, instance), carry, chunk)
-            parts = _records(text, stream.encode(), chunk.micros, ending=chunk.ending)
+            redactor = self.secrets.redactor(service, instance)
+            if chunk.ending:
+                text, held = redactor.last(carry.data), 0
+                parts = _last_record(text, stream.encode(), chunk.micros)
+            else:
+                text, held = redactor.split(carry.data + chunk.data)
+                parts = compose(text, stream.encode(), chunk.micros, held)
+            size = len(text) - held
             if file.repair(chunk, sum(map(len, parts)), self.micros()):
                 lost, lines = file.append(parts)
             else:
-                lost, lines = len(text), text.count(b"\n")
+                lost, lines = size, text.count(b"\n")
             self._lost(file, lost, lines)
-            self._settle(carry, held)
+            self._settle(carry, text[size:])
             recovered = Recovered(service, instance, stream, len(chunk.data))
         self._journal.clear()
         return recovered
@@ -288,23 +293,21 @@ class Capture:
             return 0
         carry = stream.carry
         try:
-            text = journal.taken(count)
-            if carry.data:
-                text = carry.data + text
-            text, held = stream.redactor.split(text)
-            if text:
+            text, held = stream.redactor.split(journal.taken(count, carry.data))
+            size = len(text) - held
+            if size:
                 if writable:
-                    lost, lines = file.append(compose(text, mark, micros))
+                    lost, lines = file.append(compose(text, mark, micros, held))
                 else:
-                    lost, lines = len(text), text.count(b"\n")
+                    lost, lines = size, text.count(b"\n")
                 if lost:
                     stream.lost_bytes += lost
                     stream.lost_lines += lines
                     self._lost(file, lost, lines)
-                if lost < len(text):
-                    file.mid_line[mark] = not lost and text[-1] != 10
+                if lost < size:
+                    file.mid_line[mark] = not lost and text[size - 1] != 10
             if held or carry.data:
-                self._settle(carry, held)
+                self._settle(carry, text[size:])
         finally:
             journal.done(count)
         # Only now, since the journal names the file by what it was.
@@ -315,8 +318,8 @@ class Capture:
         self.bytes_total += count
         if count > _BIG:
             self._flooded = True
-        if stream.tap is not None and text:
-            stream.tap(text)
+        if stream.tap is not None and size:
+            stream.tap(text[:size])
         return count
 
     def _settle(self, carry: Carry, held: bytes) -> None:
@@ -342,7 +345,7 @@ class Capture:
         try:
             lost = len(text)
             if writable:
-                lost, _ = file.append(_records(text, mark, micros, ending=True))
+                lost, _ = file.append(_last_record(text, mark, micros))
                 file.mid_line[mark] = False
             stream.lost_bytes += lost
             self._lost(file, lost, 0)
@@ -391,15 +394,6 @@ class Capture:
         self._journal.close()
 
 
-def _redacted(redactor: Redactor, carry: Carry, chunk: Unfinished) -> tuple[bytes, bytes]:
-    """What of a chunk can be written, and what is held back."""
-    if chunk.ending:
-        return redactor.last(carry.data), b""
-    return redactor.split(carry.data + chunk.data)
-
-
-def _records(text: bytes, stream: bytes, micros: int, *, ending: bool) -> list[bytes | memoryview]:
-    """The records of what can be written of a chunk, or of what ends a line."""
-    if ending:
-        return [b"%s %s F %s\n" % (stamp(micros), stream, text)]
-    return compose(text, stream, micros) if text else []
+def _last_record(text: bytes, stream: bytes, micros: int) -> list[bytes | memoryview]:
+    """The record that ends a line with what was held back of it."""
+    return [b"%s %s F %s\n" % (stamp(micros), stream, text)]

@@ -152,8 +152,10 @@ class Journal:
         self._words[_W_LENGTH] = count
         return count
 
-    def taken(self, count: int) -> bytes:
-        """The chunk that was read."""
+    def taken(self, count: int, before: bytes = b"") -> bytes:
+        """The chunk that was read, after `before`."""
+        if before:
+            return b"".join((before, self._data[:count]))
         return self._map[HEADER : HEADER + count]
 
     def settle(self) -> None:

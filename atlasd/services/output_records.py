@@ -41,24 +41,27 @@ def stamp(micros: int) -> bytes:
     return b"%s%06dZ" % (_second(seconds), rest)
 
 
-def compose(data: bytes, stream: bytes, micros: int) -> list[bytes | memoryview]:
+def compose(data: bytes, stream: bytes, micros: int, held: int = 0) -> list[bytes | memoryview]:
     """The records of a chunk of output, as buffers for `writev`; all carry the same time.
 
     The result depends on the arguments alone: a chunk that is written again after a crash gives
-    the same bytes. `data` must not be empty.
+    the same bytes. The last `held` bytes of `data`, in which no newline stands, are left out.
     """
+    size = len(data) - held
+    if not size:
+        return []
     time_and_stream = b"%s %s " % (stamp(micros), stream)
     head = time_and_stream + b"F "
     end = data.rfind(b"\n") + 1
     if not end:
-        return [time_and_stream + b"P ", data, b"\n"]
+        return [time_and_stream + b"P ", data[:size], b"\n"]
     # One replace for the whole chunk: work per line belongs to C. What it appends after the
     # chunk's last newline is cut off through the view, without a copy.
     body = memoryview(data.replace(b"\n", b"\n" + head))
     rest = len(data) - end
     parts: list[bytes | memoryview] = [head, body[: len(body) - rest - PREFIX]]
-    if rest:
-        parts += [time_and_stream + b"P ", data[end:], b"\n"]
+    if end < size:
+        parts += [time_and_stream + b"P ", data[end:size], b"\n"]
     return parts
 
 
