@@ -26,9 +26,21 @@ def ask(session: Session, operation: str, /, **fields: Any) -> dict[str, Any]:
         powerless = error.code == "config.write" and os.geteuid() == 0
         if session.socket or not (absent or powerless):
             raise
-    else:
-        return answer
-    return _without_daemon(session, operation, given)
+        written = _without_daemon(session, operation, given)
+        return _taken_over(session, operation, given, written) if powerless else written
+    return answer
+
+
+def _taken_over(
+    session: Session, operation: str, given: dict[str, Any], written: dict[str, Any]
+) -> dict[str, Any]:
+    """The answer as the daemon would have given it, once it has read what was written here."""
+    if operation != "config.rollback" and not given.get("reload"):
+        return written
+    body: dict[str, Any] = session.client(timeout=TIMEOUT).call("config.reload")
+    if operation == "config.rollback":
+        return {**body, "restored": written["restored"]}
+    return {**written, "reloaded": body}
 
 
 def _without_daemon(session: Session, operation: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,15 @@ class Following:
 
     async def run(self, changed: Callable[[], Awaitable[object]]) -> None:
         """Call `changed` when the files differ from those last seen, until cancelled."""
+
+        async def carefully() -> None:
+            try:
+                await changed()
+            except Exception:  # noqa: BLE001  core must not fall because of a file
+                _log.exception("the configuration's files have changed, and could not be read")
+
         try:
-            self._watcher = Watcher(self.places, changed, seen=self._generations.seen)
+            self._watcher = Watcher(self.places, carefully, seen=self._generations.seen)
         except OSError as error:
             _log.warning(
                 "files are not followed, as the kernel does not allow it: %s; raise "

@@ -59,17 +59,25 @@ class Inotify:
         return frozenset(self._folders.values())
 
     def watch(self, folders: frozenset[str]) -> None:
-        """Watch exactly these folders; those that are not there are passed over."""
+        """Watch exactly these folders; those that are not there are passed over.
+
+        Raises `OSError` for the first one that the kernel has no room for; the others are watched.
+        """
         wanted: dict[int, str] = {}
-        for folder in folders:
+        refused: OSError | None = None
+        for folder in sorted(folders):
             try:
                 wanted[self._add(folder)] = folder
             except (FileNotFoundError, NotADirectoryError, PermissionError):
                 continue
+            except OSError as error:
+                refused = refused or error
         for watch in self._folders.keys() - wanted.keys():
             # It may have gone with its folder.
             self._libc.inotify_rm_watch(self.descriptor, watch)
         self._folders = wanted
+        if refused is not None:
+            raise refused
 
     def read(self) -> list[Heard]:
         """What was heard since the last time; never waits."""

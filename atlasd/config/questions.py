@@ -72,7 +72,7 @@ class Questions:
         value = value_at(config.data, path)
         field = field_at(path)
         found = shape.at(path)
-        if value is NOTHING and found is None:
+        if value is NOTHING and (found is None or _names_nothing(path, config.data)):
             raise AtlasError(
                 "config.unknown", f"there is no setting {key}", hint=_nearest(path, config.data)
             )
@@ -195,6 +195,19 @@ def value_at(data: Mapping[str, Any], path: KeyPath) -> Any:
         except (KeyError, IndexError, TypeError):
             return NOTHING
     return value
+
+
+def _names_nothing(path: KeyPath, data: Mapping[str, Any]) -> bool:
+    """Whether a path goes through a name that the operator would choose, and has not."""
+    for depth, key in enumerate(path):
+        around = shape.at(path[:depth])
+        if around is None or around.model is None:
+            table = value_at(data, path[:depth])
+            if not isinstance(table, Mapping | list) or value_at(data, (*path[:depth], key)) is (
+                NOTHING
+            ):
+                return True
+    return False
 
 
 def field_at(path: KeyPath) -> FieldInfo | None:

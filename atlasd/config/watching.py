@@ -7,6 +7,7 @@ link on the way included, and what counts in the end is whether the contents dif
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,7 @@ LONGEST = 2.0
 MOST_LINKS = 40
 """Symbolic links that are followed on the way to a file, as the kernel does."""
 
-ALL: frozenset[str] = frozenset()
-"""In the place of names: every name in the folder counts."""
+_log = logging.getLogger("atlasd.config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +133,8 @@ class Watcher:
         self._inotify = Inotify()
         self._watched = Watched()
         self._heard = asyncio.Event()
+        self._short = False
+        """Whether the kernel has no room for all watches; said once."""
 
     async def run(self) -> None:
         """Follow the files until cancelled."""
@@ -178,7 +180,19 @@ class Watcher:
 
     def _rewatch(self) -> None:
         self._watched = watched(self._places(), look)
-        self._inotify.watch(self._watched.folders)
+        try:
+            self._inotify.watch(self._watched.folders)
+        except OSError as error:
+            if not self._short:
+                _log.warning(
+                    "not every folder of the configuration is followed: %s: %s; raise "
+                    "fs.inotify.max_user_watches",
+                    error.filename,
+                    error.strerror,
+                )
+            self._short = True
+        else:
+            self._short = False
 
 
 def digests(places: Places) -> dict[str, str]:

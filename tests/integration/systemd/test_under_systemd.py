@@ -115,6 +115,27 @@ def test_reload_of_services_is_an_upgrade_in_place(atlasd: Installed) -> None:
     assert atlasd.pids() == before
 
 
+def test_root_changes_what_core_may_only_read(atlasd: Installed) -> None:
+    """Core runs as another user, in a mount namespace where /etc is read-only."""
+    before = atlasd.pids()
+    ctl = "/opt/atlasd/bin/atlasctl"
+
+    def show(*words: str) -> str:
+        return atlasd.machine.run(ctl, "config", *words, timeout=120).stdout
+
+    show("set", "services.sleeper.start_timeout", "7s", "--reload")
+    assert 'start_timeout = "7s"' in atlasd.machine.run("cat", "/etc/atlasd/atlasd.toml").stdout
+    assert show("get", "services.sleeper.start_timeout") == "7s\n"
+    owner = atlasd.machine.run("stat", "-c", "%U %a", "/etc/atlasd/atlasd.toml").stdout
+    assert owner.split()[0] == "root"
+
+    atlasd.machine.run("systemctl", "reload", unit("core"), timeout=120)
+    assert "live" in show("history", "--changes")
+    assert "is back" in show("rollback")
+    assert show("get", "services.sleeper.start_timeout") == "1m\n"
+    assert atlasd.pids() == before
+
+
 def test_stop_of_the_target_leaves_nothing_behind(atlasd: Installed) -> None:
     pids = [pid for instances in atlasd.pids().values() for pid in instances]
 

@@ -1,5 +1,8 @@
+import errno
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 from atlasd.config.inotify import Heard, Inotify
 from atlasd.config.watching import Places, look, trail, watched
@@ -94,5 +97,27 @@ def test_the_kernel_tells_of_names_and_of_folders_that_go(tmp_path: Path) -> Non
         inotify.read()
         (folder / "z").write_text("1")
         assert inotify.read() == []
+    finally:
+        inotify.close()
+
+
+def test_what_the_kernel_has_no_room_for_costs_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+    inotify = Inotify()
+    real = inotify._add
+
+    def add(folder: str) -> int:
+        if folder.endswith("/b"):
+            raise OSError(errno.ENOSPC, "No space left on device", folder)
+        return real(folder)
+
+    monkeypatch.setattr(inotify, "_add", add)
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            inotify.watch(frozenset(str(tmp_path / name) for name in ("a", "b", "c")))
+        assert inotify.folders == {str(tmp_path / "a"), str(tmp_path / "c")}
     finally:
         inotify.close()
