@@ -75,9 +75,16 @@ def commands_on(page: Path) -> list[str]:
 def test_every_configuration_on_a_page_is_valid(page: Path, tmp_path: Path) -> None:
     for number, block in enumerate(blocks(page)):
         file = tmp_path / f"{number}.toml"
-        file.write_text(block)
+        named = re.match(r"# environments/(\w+)\.toml\n", block)
+        if named is None:
+            file.write_text(block)
+        else:  # the page says itself which file it shows
+            file.write_text("")
+            (tmp_path / "environments").mkdir(exist_ok=True)
+            (tmp_path / "environments" / f"{named[1]}.toml").write_text(block)
+        env = named[1] if named is not None else None
         paths = find(root=str(tmp_path), config=str(file))
-        problems = check(paths, sources(), environ={}, offers=offers(), host=Anywhere())
+        problems = check(paths, sources(), env=env, environ={}, offers=offers(), host=Anywhere())
         assert [str(p) for p in problems if not p.warning] == [], block
 
 
