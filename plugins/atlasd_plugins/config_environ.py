@@ -137,16 +137,21 @@ def _dotted(path: KeyPath) -> str:
 def _advice(name: str, prefix: str, outline: Outline) -> str:
     """The nearest variable that means something."""
     parts = name.removeprefix(prefix).split(BETWEEN)
-    beginning = prefix
     here = outline
-    for part in parts:
+    for depth, part in enumerate(parts):
         keys = dict.fromkeys((*here.keys, *here.names))
         below = next((here.child(key) for key in keys if _said(key) == part), None)
-        if below is None and here.open:
+        if below is None and here.open and part:
             below = here.child(here.new_name(part))
-        if below is None or "table" not in below.kinds:
-            break
-        beginning += part + BETWEEN
-        here = below
-    known = tuple(beginning + _said(key) for key in dict.fromkeys((*here.keys, *here.names)))
-    return nearest(name, known)
+        if below is not None and "table" in below.kinds and depth < len(parts) - 1:
+            here = below
+            continue
+        hint = nearest(part, tuple(dict.fromkeys(map(_said, keys))))
+        if not hint.startswith("did you mean "):
+            return hint
+        near = hint.split("'")[1]
+        mended = [*parts[:depth], near, *parts[depth + 1 :]]
+        if not any(_paths(mended, outline)):
+            mended = [*parts[:depth], near]
+        return f"did you mean {prefix + BETWEEN.join(mended)!r}?"
+    return ""
