@@ -93,7 +93,8 @@ class Database:
         self._idle: list[_Opened] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._sound: object = None
+        self._sound: dict[str, object] = {}
+        """The state in which the file, or also its rows, were found to be whole."""
 
     def exists(self) -> bool:
         """Whether there is a store. Raises `secret.unavailable` when its folder doesn't tell."""
@@ -175,20 +176,21 @@ class Database:
                     hint="end that program, then do it again; what was done stays done",
                 )
 
-    def whole(self, connection: sqlite3.Connection, look: Callable[[], None]) -> None:
+    def whole(self, connection: sqlite3.Connection, look: Callable[[], None] | None = None) -> None:
         """Raise `secret.corrupt` if the file is damaged anywhere, or `look` finds that a row is.
 
         What is not found may have been there: so an answer of no is worth a look. The verdict
         holds until the file changes.
         """
         state = (self._identity(), signature(self.path), signature(self._log))
-        if self._sound == state:
+        if self._sound.get("rows") == state or (look is None and self._sound.get("file") == state):
             return
         (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
         if found != "ok":
             raise self.damaged(str(found))
-        look()
-        self._sound = state
+        if look is not None:
+            look()
+        self._sound["file" if look is None else "rows"] = state
 
     def close(self) -> None:
         """Close what is open; from now on nothing is kept open after its use."""

@@ -152,7 +152,7 @@ class FernetStore:
 
         def work(connection: sqlite3.Connection) -> Sequence[SecretInfo]:
             found = list(self._rows(connection).secrets(prefix))
-            self._check_whole(connection)
+            self._database.whole(connection)
             return [_info(secret, count) for secret, count in found if not self._over(secret)]
 
         try:

@@ -27,8 +27,10 @@ from atlasd_plugins.secrets_fernet.store import FernetStore
 NAMES = [f"n/{number}" for number in range(12)]
 FILLING = 200
 """Records that are there from the beginning, so that a rotation takes some transactions."""
-LONGEST = 0.06
-"""Seconds after which a worker is killed at the latest."""
+MOST = 3
+"""Operations that a worker may begin."""
+LONGEST = {"put": 0.008, "keygen": 0.008, "rotate": 0.12}
+"""Seconds after the beginning of its last operation at which a worker is killed at the latest."""
 
 
 class Expected:
@@ -45,9 +47,10 @@ class Expected:
         """Take what a worker says."""
         if "begin" in line:
             self.begun = line
+            self.counts[line["begin"]] = self.counts.get(line["begin"], 0) + 1
             return
         self.begun = None
-        self.counts[line["done"]] = self.counts.get(line["done"], 0) + 1
+        self.counts[f"{line['done']} done"] = self.counts.get(f"{line['done']} done", 0) + 1
         if line["done"] == "put":
             self.values[line["name"]][line["version"]] = line["value"]
             self.touched.add(line["name"])
@@ -101,7 +104,7 @@ async def work(folder: Path, seed: int, expected: Expected, out: int) -> None:
         wrong = await expected.look(store)
         say(looked=wrong, adopted={name: expected.values[name] for name in expected.touched})
         while True:
-            if generator.random() < 0.7:
+            if generator.random() < 0.75:
                 name = generator.choice(NAMES)
                 value = f"{generator.random()}" * generator.choice([1, 1, 80])
                 say(begin="put", name=name, value=value)
@@ -128,21 +131,7 @@ def trial(folder: Path, seed: int, expected: Expected) -> list[str]:
         finally:
             os._exit(1)
     os.close(writer)
-    generator = random.Random(seed + 1)
-    told = b""
-    wrong: list[str] | None = None
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if not select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            break
-        chunk = os.read(reader, 65536)
-        told += chunk
-        if not chunk:
-            break
-        if wrong is None and b"\n" in told:
-            # From here on: it has looked, and works.
-            wrong = []
-            deadline = time.monotonic() + generator.random() * LONGEST
+    told = _until_its_time_has_come(reader, random.Random(seed + 1))
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     while chunk := os.read(reader, 65536):
@@ -158,6 +147,25 @@ def trial(folder: Path, seed: int, expected: Expected) -> list[str]:
     for line in lines[1:]:
         expected.hear(line)
     return wrong
+
+
+def _until_its_time_has_come(reader: int, generator: random.Random) -> bytes:
+    """What a worker says until a random moment in one of the operations that it begins."""
+    fatal = generator.randint(1, MOST)
+    told = b""
+    deadline = time.monotonic() + 60
+    chosen = False
+    while (left := deadline - time.monotonic()) > 0 and select.select([reader], [], [], left)[0]:
+        chunk = os.read(reader, 65536)
+        if not chunk:
+            break
+        told += chunk
+        begun = [line for line in told.split(b"\n")[:-1] if line.startswith(b'{"begin"')]
+        if len(begun) >= fatal and not chosen:
+            chosen = True
+            what = json.loads(begun[fatal - 1])["begin"]
+            deadline = time.monotonic() + generator.random() * LONGEST[what]
+    return told
 
 
 async def prepare(folder: Path) -> None:

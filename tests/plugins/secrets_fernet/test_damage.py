@@ -13,6 +13,7 @@ import pytest
 
 from atlasd.clock import HandClock
 from atlasd.contracts.secrets import SecretValue
+from atlasd.errors import AtlasError
 from atlasd.testing import PlainContext
 from atlasd_plugins.secrets_fernet import FernetSettings
 from atlasd_plugins.secrets_fernet.store import FernetStore
@@ -76,11 +77,17 @@ async def test_a_flipped_bit_never_makes_another_value(filled: Home, tmp_path: P
         assert answer in {"secret.not_found", "secret.corrupt", "secret.unavailable"}, where
         answer = await outcome(store.get("deleted"))
         assert answer in {"secret.not_found", "secret.corrupt", "secret.unavailable"}, where
+        try:
+            listed = [info.name for info in await store.list()]
+            assert listed == sorted([*VALUES, "deleted"]), where
+        except AtlasError as error:
+            found[error.code] += 1
         await store.close()
         context.close()
         assert filled.file.read_bytes() == damaged, where
     assert found["value"] > 0
     assert found["secret.corrupt"] > 0
+    assert found.keys() <= {"value", "secret.corrupt", "secret.unavailable"}
 
 
 @pytest.mark.parametrize("part", ["none", "header", "half a page", "a page", "half", "all but one"])

@@ -24,5 +24,6 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
     assert done.returncode == 0, f"seed {seed}\n{done.stdout}{done.stderr}"
     *wrong, counts = done.stdout.splitlines()
     assert wrong == [], f"seed {seed}"
-    # Or nothing was tried: each operation was done, and killed, a good many times.
-    assert json.loads(counts).keys() == {"put", "keygen", "rotate"}, counts
+    # Or nothing was tried: each was begun a good many times, and not always killed.
+    found = json.loads(counts)
+    assert min(found[what] for what in ("put", "keygen", "rotate", "put done")) > 3, counts
