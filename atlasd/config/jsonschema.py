@@ -63,8 +63,8 @@ def schema(offers: Offers | None = None) -> Schema:
     return {
         "$schema": DIALECT,
         "title": "atlasd",
-        "description": "Configuration of atlasd.",
         **body,
+        "description": "Configuration of atlasd, or a part of it.",
         "$defs": {
             "reference": {
                 "description": "A secret, or another value that is looked up.",

@@ -3,6 +3,8 @@
 import grp
 import os
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,53 @@ env_file = "/etc"
         "services.web.command": (3, True),
         "services.web.cwd": (5, True),
     }
+
+
+def run_check(root: Path, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """`atlasd check`, with the plugins that are installed."""
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("ATLASD")}
+    return subprocess.run(
+        [sys.executable, "-m", "atlasd", "check", "--root", root, *options],
+        env={**environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_kind_of_layer_reaches_the_installed_program(tmp_path: Path) -> None:
+    etc = tmp_path / "etc"
+    files = {
+        "atlasd.toml": '[services.web]\ncommand = "sleep 1"\nnice = 1\n',
+        "conf.d/a.yaml": "services: {web: {nice: 2}}\n",
+        "conf.d/b.json": '{"services": {"web": {"nice": 3}}}\n',
+        "environments/lab.toml": 'extends = "base"\n',
+        "environments/base.yml": "services: {web: {nice: 4}}\n",
+        f"hosts/{os.uname().nodename}.toml": "services.web.nice = 5\n",
+        "atlasd.env": "ATLASD__SERVICES__WEB__NICE=6\n",
+    }
+    for name, text in files.items():
+        path = etc / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    good = run_check(tmp_path, "--env", "lab")
+    assert (good.returncode, good.stderr) == (0, "")
+    env = run_check(tmp_path, "--env", "lab", ATLASD__SERVICES__WEB__NICE="70")
+    assert env.returncode == 78
+    assert env.stderr.splitlines()[0] == (
+        "environment ATLASD__SERVICES__WEB__NICE: services.web.nice: expected at most 19, got 70; "
+        f"it shadows 6 ({etc}/atlasd.env:1:29)"
+    )
+    option = run_check(
+        tmp_path, "--env", "lab", "--set", "services.web.nice=80", ATLASD__SERVICES__WEB__NICE="7"
+    )
+    assert option.stderr.splitlines()[0] == (
+        "--set services.web.nice: services.web.nice: expected at most 19, got 80; "
+        "it shadows 7 (environment ATLASD__SERVICES__WEB__NICE)"
+    )
+    for name in list(files)[::-1][:2]:
+        (etc / name).unlink()
+    unknown = run_check(tmp_path, "--env", "labb")
+    assert unknown.returncode == 78
+    assert "known environments: base, development, lab, production, staging" in unknown.stderr
