@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atlasd.config import files, references, resolving, shape
+from atlasd.config.fields import ENV_NAME
 from atlasd.config.files import Sources
 from atlasd.config.merge import Merged, Rules, merge
-from atlasd.config.problems import Findings, Problem, dotted
+from atlasd.config.problems import Findings, Problem, dotted, undotted
 from atlasd.config.referenced import Known, Referenced
 from atlasd.config.resolving import Around
 from atlasd.config.rules import SET_BY_ATLASD
@@ -117,6 +118,20 @@ def examine(settings: Settings, declared: Collection[str], findings: Findings) -
     """Note what is wrong with the declarations. `declared` are the names of all sets."""
     for name, one in settings.settings.items():
         path: KeyPath = ("settings", name)
+        if one.env_prefix and not ENV_NAME.fullmatch(one.env_prefix):
+            findings.add(
+                (*path, "env_prefix"),
+                expected="letters, digits and _, no digit first",
+                hint='as in "SHOP_"',
+            )
+        for variable in one.variables:
+            if not ENV_NAME.fullmatch(variable):
+                findings.add(
+                    (*path, "variables", variable),
+                    expected="a variable's name of letters, digits and _, no digit first",
+                    got=repr(variable),
+                    at_key=True,
+                )
         if one.python is not None and not is_model(one.schema or ""):
             findings.add(
                 (*path, "python"), got="means nothing without a pydantic model", at_key=True
@@ -181,13 +196,27 @@ def apply(
     """
     tools = Workshop(Sources(sources), merged, around)
     result = engine(
-        [_declared(name, one, merged, around) for name, one in settings.settings.items()],
+        [
+            _declared(name, one, merged, around)
+            for name, one in settings.settings.items()
+            if not _is_wrong(name, findings)
+        ],
         list(_uses(settings, merged, around.folder_of, variables_of)),
         tools,
     )
     for complaint in result.complaints:
         findings.problems.append(_problem(complaint))
     return Given(result=result, known=tuple(tools.known), references=tools.references)
+
+
+def _is_wrong(name: str, findings: Findings) -> bool:
+    """Whether the declaration of a set has a mistake, from which others would only follow."""
+    table, values = f"settings.{name}.", f"settings.{name}.values"
+    return any(
+        problem.key.startswith(table) and not problem.key.startswith(values)
+        for problem in findings.problems
+        if not problem.warning
+    )
 
 
 def _problem(complaint: Complaint) -> Problem:
@@ -395,9 +424,15 @@ class Workshop:
             complaints=tuple(
                 _complaint(problem, problem.key.removeprefix(own))
                 for problem in findings.problems
-                if problem.key.startswith(own)
+                if problem.key.startswith(own) and not self._is_told(problem, prefix)
             ),
         )
+
+    def _is_told(self, problem: Problem, prefix: KeyPath) -> bool:
+        """Whether it is about a value of the configuration itself, which was looked into before."""
+        where = self._merged.layer.where(undotted(problem.key))
+        here = Position(origin=problem.file, line=problem.line, column=problem.column)
+        return where == here and where != self._merged.layer.where(prefix)
 
     def refers(self, text: str) -> bool:
         """See `Tools`."""

@@ -85,11 +85,8 @@ class SettingsOperations:
         """`settings.explain`."""
         del actor
         ready = _set(self._current(), name)
-        path = undotted(key)
-        try:
-            value = at(ready.shown, path)
-        except AbsentError:
-            raise _unknown_key(ready, name, key) from None
+        path = _path(ready, name, key)
+        value = at(ready.shown, path)
         schema = ready.schema
         return {
             **_setting(ready, path, value),
@@ -155,6 +152,20 @@ def _handed(applied: Applied, service: str) -> Handed:
             hint=nearest(service, tuple(applied.handed)) or 'say so with settings = ["NAME"]',
         )
     return handed
+
+
+def _path(ready: Ready, name: str, key: str) -> KeyPath:
+    """The setting of a dotted key, or of a variable that tells it."""
+    path = undotted(key)
+    try:
+        at(ready.shown, path)
+    except AbsentError:
+        named = (p for p, _ in leaves(ready.shown) if key in _variables(ready, p))
+        found = next(named, None)
+        if found is None:
+            raise _unknown_key(ready, name, key) from None
+        return found
+    return path
 
 
 def _unknown_key(ready: Ready, name: str, key: str) -> AtlasError:

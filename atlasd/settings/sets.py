@@ -20,7 +20,7 @@ from atlasd.contracts.applications import (
     Tools,
 )
 from atlasd.contracts.config import KeyPath, Layer, Position
-from atlasd.errors import AtlasError
+from atlasd.errors import AtlasError, nearest
 from atlasd.settings.commands import DidNotAnswerError, run, surroundings
 from atlasd.settings.model import Model
 from atlasd.settings.names import AmbiguousError, Known
@@ -152,6 +152,7 @@ class _Preparing:
         secrets = {**_in_plain_text(data, filled.references), **filled.secrets}
         speaker = Speaker(layer=laid.layer, secrets=secrets, unknown=filled.unknown)
         defaults = self._judged(data, speaker, model, schema)
+        self._variables(data, schema)
         if filled.unknown:
             # Without the values nobody can say more of them, and nothing may be handed over.
             self._complaints = [c for c in self._complaints if not speaker.concerns_unknown(c)]
@@ -394,6 +395,22 @@ class _Preparing:
         for path, value in judged.defaults:
             at(data, path[:-1])[path[-1]] = value
         return frozenset(path for path, _ in judged.defaults)
+
+    def _variables(self, data: Mapping[str, Any], schema: Schema | None) -> None:
+        """Warn of declared variables whose setting nobody knows."""
+        known = {*(dotted(path) for path, _ in nodes(data))}
+        known |= {dotted(path) for path in (schema.paths() if schema is not None else ())}
+        for name, key in self._declared.variables.items():
+            if key not in known:
+                self._complaints.append(
+                    Complaint(
+                        where=self._declared.place("variables"),
+                        key=f"settings.{self._declared.name}.variables.{name}",
+                        got=f"there is no setting {key}, so {name} is not set",
+                        hint=nearest(key, sorted(known)),
+                        warning=True,
+                    )
+                )
 
     def _vet(self, data: Mapping[str, Any], speaker: Speaker) -> None:
         """Ask the application's own command."""

@@ -120,6 +120,15 @@ def test_declared_variables_lead_both_ways(shop: Shop) -> None:
     assert found["PGPORT"] == "5432"
 
 
+def test_a_declared_variable_of_no_setting_is_warned_of(shop: Shop) -> None:
+    text = SET + '[settings.shop.variables]\nPGHOST = "db.hots"\n' + WEB
+    (said,) = shop.says(text)
+    assert said == (
+        "atlasd.toml:3:16: warning: settings.shop.variables.PGHOST: there is no setting db.hots, "
+        "so PGHOST is not set; did you mean 'db.host'?"
+    )
+
+
 def test_secrets_are_filled_in_and_nothing_shows_them(shop: Shop) -> None:
     shop.secrets = {"db": "hunter22", "port": "6432"}
     shop.write("shop.env", "DB_PORT=secret://port\nURL=pg://u:${secret:db|url}@h\n")
@@ -194,6 +203,17 @@ MISTAKES = [
     (
         SET + 'python = "/usr/bin/python3"\n' + WEB,
         "atlasd.toml:3:1: settings.shop.python: means nothing without a pydantic model",
+    ),
+    (
+        SET + 'env_prefix = "2-"\n' + WEB,
+        (
+            "atlasd.toml:3:14: settings.shop.env_prefix: expected letters, digits and _, no digit "
+            'first, got "2-"; as in "SHOP_"'
+        ),
+    ),
+    (
+        SET + '[settings.shop.values]\na = "secret://nothing"\n' + WEB,
+        "atlasd.toml:4:5: settings.shop.values.a: secret://nothing: no secret nothing",
     ),
     (
         SET + WEB.replace('["shop"]', '["shpo"]'),

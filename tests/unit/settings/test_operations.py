@@ -86,6 +86,7 @@ def test_a_setting_is_explained(ask: Asked) -> None:
     assert body.variables == ("SHOP_WORKERS",)
     secret = ask("explain", name="shop", key="db.password")
     assert (secret["value"], secret["reference"]) == ("secret://db", "secret://db")
+    assert ask("explain", name="shop", key="SHOP_DB_HOST")["key"] == "db.host"
     token = ask("explain", name="shop", key="OLD_TOKEN")
     assert token["variables"] == ["SHOP_OLD_TOKEN", "OLD_TOKEN"]
 
