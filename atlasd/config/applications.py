@@ -1,36 +1,32 @@
-"""Settings of applications, as far as they are configuration: what is declared, and the tools."""
+"""Settings of applications, as far as they are configuration: what is declared, and by whom."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from atlasd.config import files, references, resolving, shape
 from atlasd.config.fields import ENV_NAME
 from atlasd.config.files import Sources
-from atlasd.config.merge import Merged, Rules, merge
-from atlasd.config.problems import Findings, Problem, dotted, undotted
+from atlasd.config.inner import part, within
+from atlasd.config.merge import Merged
+from atlasd.config.problems import Findings, Problem, dotted
 from atlasd.config.referenced import Known, Referenced
 from atlasd.config.resolving import Around
 from atlasd.config.rules import SET_BY_ATLASD
 from atlasd.config.schema import Settings, SettingsSet
 from atlasd.config.service import Service, SettingsFile
-from atlasd.config.units import WrongValueError
+from atlasd.config.workshop import Workshop
 from atlasd.contracts.applications import (
     MODEL,
     Complaint,
     DeclaredFile,
     DeclaredSet,
     DeclaredUse,
-    FileRead,
-    Filled,
-    Laid,
     SourceFile,
     Tools,
 )
-from atlasd.contracts.config import ConfigSource, KeyPath, Layer, Position
-from atlasd.errors import AtlasError, nearest
+from atlasd.contracts.config import ConfigSource, KeyPath
+from atlasd.errors import nearest
 from atlasd.services.spec import Delivery, KnownSecret
 
 FolderOf = Callable[[KeyPath], str]
@@ -158,7 +154,7 @@ def examine(settings: Settings, declared: Collection[str], findings: Findings) -
 
 def _file(file: SettingsFile, path: KeyPath, service: Service, findings: Findings) -> None:
     # The short form, one table and no list, has no index on the way.
-    if len(service.settings_file) == 1 and isinstance(_at(findings.layer.data, path[:-1]), dict):
+    if len(service.settings_file) == 1 and isinstance(part(findings.layer.data, path[:-1]), dict):
         path = path[:-1]
     if file.format == "template" and file.template is None:
         findings.add(path, expected="the path of a template", got="nothing: template is not set")
@@ -169,15 +165,6 @@ def _file(file: SettingsFile, path: KeyPath, service: Service, findings: Finding
         )
     if file.format != "env" and "dialect" in file.model_fields_set:
         findings.add((*path, "dialect"), got=f"means nothing for {file.format}", at_key=True)
-
-
-def _at(data: Any, path: KeyPath) -> Any:
-    for key in path:
-        try:
-            data = data[key]
-        except (KeyError, IndexError, TypeError):
-            return None
-    return data
 
 
 def apply(
@@ -230,17 +217,6 @@ def _problem(complaint: Complaint) -> Problem:
         got=complaint.got,
         hint=complaint.hint,
         warning=complaint.warning,
-    )
-
-
-def _complaint(problem: Problem, key: str) -> Complaint:
-    return Complaint(
-        where=Position(origin=problem.file, line=problem.line, column=problem.column),
-        key=key,
-        expected=problem.expected,
-        got=problem.got,
-        hint=problem.hint,
-        warning=problem.warning,
     )
 
 
@@ -323,227 +299,3 @@ def _declared_file(
         where=merged.layer.where(path),
         key=dotted(path),
     )
-
-
-class Workshop:
-    """The tools of the configuration, at the service of the engine: see `Tools`."""
-
-    def __init__(self, sources: Sources, merged: Merged, around: Around) -> None:
-        self._sources = sources
-        self._merged = merged
-        self._around = around
-        self.known: dict[Known, None] = {}
-        """The values of all secrets that were filled in."""
-        self.references: dict[KeyPath, Referenced] = {}
-        """All that refers to something else."""
-
-    def read(self, path: Path, dialect: str) -> FileRead:
-        """See `Tools`."""
-        source = self._sources.of(path)
-        if source is None:
-            raise AtlasError(
-                "config.invalid",
-                f"{path}: no plugin reads files of this kind",
-                hint=f"known endings: {', '.join(self._sources.endings)} and .env",
-                details={"origin": str(path), "line": 0, "column": 0},
-            )
-        variables = bool(source.dialects)
-        layer = files.read(
-            path,
-            source,
-            dialect=dialect if variables else "",
-            variables=self._around.environ if variables else None,
-        )
-        return FileRead(layer=layer, textual=variables or layer.text, variables=variables)
-
-    def lay(
-        self,
-        layers: Sequence[Layer],
-        *,
-        any_kind: Collection[KeyPath] = (),
-        operators: bool = True,
-    ) -> Laid:
-        """See `Tools`."""
-        free = frozenset(any_kind)
-        merged = merge(
-            layers,
-            Rules(
-                kind_of=_kind_of,
-                kinds=lambda path: _ALL_KINDS if path in free else frozenset(),
-                operators=operators,
-                id_key="id" if operators else "",
-                stands_for_any=lambda value: (
-                    value is None or (isinstance(value, str) and self.refers(value))
-                ),
-            ),
-        )
-        conflicts = [
-            Complaint(
-                where=conflict.higher,
-                key=dotted(conflict.path),
-                expected=f"{_in_words(conflict.lower_value)}, as in {conflict.lower}",
-                got=_in_words(conflict.higher_value),
-            )
-            for conflict in merged.conflicts
-        ]
-        return Laid(
-            layer=merged.layer,
-            shadowed=lambda path: tuple(one.place for one in merged.shadowed(path)),
-            complaints=(*conflicts, *(_misused(one) for one in merged.misuses)),
-        )
-
-    def fill(self, name: str, layer: Layer) -> Filled:
-        """See `Tools`."""
-        prefix: KeyPath = ("settings", name, "values")
-        inner = put_in(self._merged.layer, prefix, layer)
-        findings = Findings(inner)
-        resolution = resolving.resolve(inner.data, findings, self._around)
-        self.known |= dict.fromkeys(resolution.known_below(prefix))
-        self.references |= {
-            path: found
-            for path, found in resolution.references.items()
-            if path[: len(prefix)] == prefix
-        }
-        depth = len(prefix)
-        own = dotted(prefix) + "."
-        return Filled(
-            data=_at(resolution.data, prefix),
-            secrets={
-                path[depth:]: {one.name: one.value for one in known}
-                for path, known in resolution.known.items()
-                if path[:depth] == prefix
-            },
-            references={
-                path[depth:]: found.text
-                for path, found in resolution.references.items()
-                if path[:depth] == prefix
-            },
-            unknown=frozenset(
-                path[depth:] for path in findings.unresolved if path[:depth] == prefix
-            ),
-            complaints=tuple(
-                _complaint(problem, problem.key.removeprefix(own))
-                for problem in findings.problems
-                if problem.key.startswith(own) and not self._is_told(problem, prefix)
-            ),
-        )
-
-    def _is_told(self, problem: Problem, prefix: KeyPath) -> bool:
-        """Whether it is about a value of the configuration itself, which was looked into before."""
-        where = self._merged.layer.where(undotted(problem.key))
-        here = Position(origin=problem.file, line=problem.line, column=problem.column)
-        return where == here and where != self._merged.layer.where(prefix)
-
-    def refers(self, text: str) -> bool:
-        """See `Tools`."""
-        try:
-            return references.parse(text) is not None
-        except WrongValueError:
-            return True
-
-
-_ALL_KINDS = frozenset({"table", "list", "string", "boolean", "number", "date", "null"})
-
-
-def _kind_of(value: object) -> str:
-    return "null" if value is None else shape.kind_of(value)
-
-
-def _in_words(value: object) -> str:
-    return "null" if value is None else shape.kind_in_words(value)
-
-
-_LETTER = "if the last letter of the key is part of its name, set operators = false"
-_MISUSES = {
-    "no list": ("a list", "something else", ""),
-    "no list below": ("a list to add to or to remove from", "none", _LETTER),
-    "no such item": ("", "it removes what is not there", ""),
-    "nothing below": ("", "there is nothing to remove or to unset", ""),
-    "ids": ("a list whose tables each have an id of their own", "some without, or one twice", ""),
-}  # fmt: skip
-
-
-def _misused(one: Any) -> Complaint:
-    expected, got, hint = _MISUSES[one.complaint]
-    return Complaint(
-        where=one.where,
-        key=dotted(one.path),
-        expected=expected,
-        got=got,
-        hint=hint,
-        warning=one.warning,
-    )
-
-
-class _Under(Mapping[KeyPath, Position]):
-    """Positions of a tree that has been put into another one."""
-
-    def __init__(
-        self,
-        outer: Mapping[KeyPath, Position],
-        prefix: KeyPath,
-        inner: Mapping[KeyPath, Position],
-    ) -> None:
-        self._outer = outer
-        self._prefix = prefix
-        self._inner = inner
-
-    def __getitem__(self, path: KeyPath) -> Position:
-        depth = len(self._prefix)
-        if path[:depth] == self._prefix and len(path) > depth:
-            return self._inner[path[depth:]]
-        return self._outer[path]
-
-    def __iter__(self) -> Iterator[KeyPath]:
-        depth = len(self._prefix)
-        yield from (path for path in self._outer if path[:depth] != self._prefix)
-        yield from ((*self._prefix, *path) for path in self._inner)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-class _Below(Mapping[KeyPath, Position]):
-    """Positions of what lies below a path, as if it were all."""
-
-    def __init__(self, outer: Mapping[KeyPath, Position], prefix: KeyPath) -> None:
-        self._outer = outer
-        self._prefix = prefix
-
-    def __getitem__(self, path: KeyPath) -> Position:
-        return self._outer[*self._prefix, *path]
-
-    def __iter__(self) -> Iterator[KeyPath]:
-        depth = len(self._prefix)
-        return (path[depth:] for path in self._outer if path[:depth] == self._prefix)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
-def within(layer: Layer, prefix: KeyPath) -> Layer:
-    """What lies below a path, as a layer of its own."""
-    data = _at(layer.data, prefix)
-    return Layer(
-        origin=layer.where(prefix).origin,
-        data=data if isinstance(data, dict) else {},
-        values=_Below(layer.values, prefix),
-        keys=_Below(layer.keys, prefix),
-    )
-
-
-def put_in(outer: Layer, prefix: KeyPath, inner: Layer) -> Layer:
-    """The outer layer, with the inner one in place of what stands at the path."""
-    return replace(
-        outer,
-        data=_with(outer.data, prefix, inner.data),
-        values=_Under(outer.values, prefix, inner.values),
-        keys=_Under(outer.keys, prefix, inner.keys),
-    )
-
-
-def _with(data: Any, path: KeyPath, value: Any) -> Any:
-    if not path:
-        return value
-    table = dict(data) if isinstance(data, dict) else {}
-    return table | {path[0]: _with(table.get(path[0]), path[1:], value)}

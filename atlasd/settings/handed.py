@@ -18,7 +18,7 @@ from atlasd.settings.names import ENV_NAME, variable
 from atlasd.settings.render import CannotRenderError, env_lines, env_text, render
 from atlasd.settings.sets import Ready
 from atlasd.settings.template import Template
-from atlasd.settings.tree import AbsentError, at, dotted, leaves, undotted
+from atlasd.settings.tree import at, dotted, leaves, there, undotted
 from atlasd.settings.words import clean
 
 CHECK_SECONDS = 30.0
@@ -156,14 +156,14 @@ class _Handing:
                 self._add(found, one, name, path)
         for name, key in one.declared.variables.items():
             path = undotted(key)
-            if not _there(one.data, path):
+            if not there(one.data, path):
                 continue
             if name in found and found[name].path != path:
                 self._collision(one, name, path, found[name].path)
             else:
                 self._add(found, one, name, path)
         for name, old in one.old_names.items():
-            if not _there(one.data, old.path):
+            if not there(one.data, old.path):
                 continue
             if name in found and found[name].path != old.path:
                 self._collision(one, name, old.path, found[name].path)
@@ -350,14 +350,6 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
     return value
-
-
-def _there(data: object, path: KeyPath) -> bool:
-    try:
-        at(data, path)
-    except AbsentError:
-        return False
-    return True
 
 
 def _encoded(text: str) -> str:

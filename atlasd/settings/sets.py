@@ -2,9 +2,9 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +14,22 @@ from atlasd.contracts.applications import (
     Complaint,
     DeclaredSet,
     FileRead,
-    Filled,
-    Laid,
     SourceFile,
     Tools,
 )
 from atlasd.contracts.config import KeyPath, Layer, Position
 from atlasd.errors import AtlasError, nearest
 from atlasd.settings.commands import DidNotAnswerError, run, surroundings
+from atlasd.settings.layering import Layering, OldName
 from atlasd.settings.model import Model
-from atlasd.settings.names import AmbiguousError, Known
 from atlasd.settings.schema import Schema
-from atlasd.settings.tree import AbsentError, at, dotted, leaves, nodes, not_json, plain, put
-from atlasd.settings.typed import convert, kind_of
+from atlasd.settings.tree import AbsentError, at, dotted, leaves, nodes, not_json, plain
 from atlasd.settings.words import Speaker, clean, masked
 
 SHORTEST = 6
 """Characters of a secret in plain text; shorter words would be taken out of logs for nothing."""
 CHECK_SECONDS = 30.0
 """Time that the command which vets a set may take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OldName:
-    """A variable of a `.env` file, which stays available under its own name."""
-
-    path: KeyPath
-    """The setting that it means."""
-    text: str = field(repr=False)
-    """What stands in the file, when that is what holds; empty when another layer beats it."""
-    verbatim: bool
-    """Whether `text` holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +86,6 @@ class _StopError(Exception):
     """There is no use in going on; what is wrong has been noted."""
 
 
-@dataclass(kw_only=True)
-class _Part:
-    """One layer on the way: as it was read, and where its variables belong."""
-
-    read: FileRead
-    names: dict[str, KeyPath] = field(default_factory=dict)
-
-
 class _Preparing:
     """The state of one preparation."""
 
@@ -118,8 +95,6 @@ class _Preparing:
         self._tools = tools
         self._complaints: list[Complaint] = []
         self._files: list[str] = []
-        self._typed: Mapping[str, Any] = {}
-        """What files with types say together."""
         self._awaited: list[str] = []
 
     def prepared(self) -> Prepared:
@@ -138,17 +113,16 @@ class _Preparing:
 
     def _ready(self, stack: ExitStack) -> Ready:
         model, schema = self._schema(stack)
-        parts = list(self._parts())
+        files = list(self._read())
         if any(not c.warning for c in self._complaints):
             raise _StopError  # with a layer missing, the rest would be full of faults
-        own = _Part(read=FileRead(layer=self._declared.values))
-        laid, old, texts = self._lay([*parts, own], schema)
+        layering = Layering(self._declared, self._tools, files, schema)
+        laid = layering.laid
         filled = self._tools.fill(self._declared.name, laid.layer)
-        self._complaints += [*laid.complaints, *filled.complaints]
+        self._complaints += [*layering.complaints, *filled.complaints]
         if any(not c.warning for c in self._complaints):
             raise _StopError
-        data = copy.deepcopy(filled.data)
-        self._type_references(data, laid, texts, schema, filled)
+        data = layering.typed(filled)
         secrets = {**_in_plain_text(data, filled.references), **filled.secrets}
         speaker = Speaker(layer=laid.layer, secrets=secrets, unknown=filled.unknown)
         defaults = self._judged(data, speaker, model, schema)
@@ -167,7 +141,7 @@ class _Preparing:
             layer=laid.layer,
             shadowed=laid.shadowed,
             secrets=secrets,
-            old_names=_old_names(old, data, laid),
+            old_names=layering.old_names(data),
             defaults=defaults,
             schema=schema,
         )
@@ -207,7 +181,7 @@ class _Preparing:
             )
         )
 
-    def _parts(self) -> Iterator[_Part]:
+    def _read(self) -> Iterator[FileRead]:
         for file in self._declared.files:
             try:
                 read = self._tools.read(Path(file.path), self._declared.dialect)
@@ -225,7 +199,7 @@ class _Preparing:
                         warning=fault.warning,
                     )
                 )
-            yield _Part(read=read)
+            yield read
 
     def _unread(self, file: SourceFile, error: AtlasError) -> None:
         if error.code == "config.missing" and file.optional:
@@ -249,121 +223,6 @@ class _Preparing:
         where = Position(origin=file.path, line=line, column=column)
         said = error.message.removeprefix(str(where)).removeprefix(": ")
         self._complaints.append(Complaint(where=where, got=said, hint=error.hint))
-
-    # --- layers
-
-    def _lay(
-        self, parts: Sequence[_Part], schema: Schema | None
-    ) -> tuple[Laid, dict[str, tuple[KeyPath, str, Position]], dict[KeyPath, Position]]:
-        """All layers in one; where the variables went; which settings are still only text."""
-        operators = self._declared.operators
-        firm = [part.read.layer for part in parts if not part.read.textual]
-        typed = self._tools.lay(firm, operators=operators).layer
-        self._typed = typed.data
-        paths = [path for path, _ in nodes(typed.data)]
-        paths += [
-            path
-            for part in parts
-            if part.read.textual and not part.read.variables
-            for path, _ in nodes(part.read.layer.data)
-        ]
-        known = Known.of(
-            self._declared.env_prefix,
-            self._declared.variables,
-            [*dict.fromkeys([*paths, *(schema.paths() if schema is not None else ())])],
-        )
-        old: dict[str, tuple[KeyPath, str, Position]] = {}
-        texts: dict[KeyPath, Position] = {}
-        layers = []
-        for part in parts:
-            layer = part.read.layer
-            if part.read.variables:
-                layer = self._placed(layer, known, old)
-            if part.read.textual:
-                layer = self._converted(layer, schema, texts)
-            layers.append(layer)
-        return self._tools.lay(layers, any_kind=texts, operators=operators), old, texts
-
-    def _placed(
-        self, layer: Layer, known: Known, old: dict[str, tuple[KeyPath, str, Position]]
-    ) -> Layer:
-        """A layer of variables as the tables of settings that they mean."""
-        data: dict[str, Any] = {}
-        places: dict[KeyPath, Position] = {}
-        taken: dict[KeyPath, str] = {}
-        for name, text in layer.data.items():
-            where = layer.where_key((name,))
-            try:
-                path = known.path(name)
-            except AmbiguousError as error:
-                self._complaints.append(
-                    Complaint(
-                        where=where,
-                        key=name,
-                        expected="a name that means one setting",
-                        got=f"one that could mean {' or '.join(error.keys)}",
-                        hint=f"say which: [settings.{self._declared.name}.variables], "
-                        f'{name} = "{error.keys[0]}"',
-                    )
-                )
-                continue
-            if path in taken or not put(data, path, text):
-                other = taken.get(path, "another variable")
-                self._complaints.append(
-                    Complaint(
-                        where=where,
-                        key=name,
-                        expected="each setting once",
-                        got=f"{dotted(path)} again, which {other} sets too",
-                    )
-                )
-                continue
-            taken[path] = name
-            old[name] = (path, text, layer.where((name,)))
-            places[path] = layer.where((name,))
-        return Layer(origin=layer.origin, data=data, values=places, keys=places)
-
-    def _converted(
-        self,
-        layer: Layer,
-        schema: Schema | None,
-        texts: dict[KeyPath, Position],
-    ) -> Layer:
-        """A layer of text, typed as the schema says, or else as other files' values are."""
-        data = copy.deepcopy(layer.data)
-        for path, text in list(nodes(layer.data)):
-            if not isinstance(text, str):
-                continue
-            texts[path] = layer.where(path)
-            if self._tools.refers(text):
-                continue
-            at(data, path[:-1])[path[-1]] = convert(text, self._kinds(path, schema))
-        return replace(layer, data=data)
-
-    def _kinds(self, path: KeyPath, schema: Schema | None) -> frozenset[str]:
-        """What may stand at a path: by the schema, or else what other files have there."""
-        kinds = schema.kinds(path) if schema is not None else frozenset[str]()
-        if not kinds:
-            try:
-                kinds = frozenset({kind_of(at(self._typed, path))})
-            except AbsentError:
-                pass
-        return kinds
-
-    def _type_references(
-        self,
-        data: dict[str, Any],
-        laid: Laid,
-        texts: Mapping[KeyPath, Position],
-        schema: Schema | None,
-        filled: Filled,
-    ) -> None:
-        """Type what references in files of text stand for, now that it is known."""
-        for path, value in list(nodes(data)):
-            came = texts.get(path) == laid.layer.where(path) or path in filled.references
-            if came and isinstance(value, str):
-                kinds = self._kinds(path, schema)
-                at(data, path[:-1])[path[-1]] = convert(value, kinds)
 
     # --- validation
 
@@ -466,22 +325,3 @@ def _shown(data: Mapping[str, Any], references: Mapping[KeyPath, str]) -> dict[s
         except AbsentError:
             continue
     return shown
-
-
-def _old_names(
-    old: Mapping[str, tuple[KeyPath, str, Position]], data: Mapping[str, Any], laid: Laid
-) -> dict[str, OldName]:
-    found = {}
-    for name, (path, text, where) in old.items():
-        # An unset or replaced value is no longer what the file says.
-        holds = laid.layer.where(path) == where and _there(data, path)
-        found[name] = OldName(path=path, text=text if holds else "", verbatim=holds)
-    return found
-
-
-def _there(data: object, path: KeyPath) -> bool:
-    try:
-        at(data, path)
-    except AbsentError:
-        return False
-    return True

@@ -64,6 +64,15 @@ def at(data: object, path: KeyPath) -> Any:
     return data
 
 
+def there(data: object, path: KeyPath) -> bool:
+    """Whether anything stands at a path."""
+    try:
+        at(data, path)
+    except AbsentError:
+        return False
+    return True
+
+
 def put(data: dict[str, Any], path: KeyPath, value: object) -> bool:
     """Set the value at a path of keys, with the tables on the way; False if one is no table."""
     for key in path[:-1]:
