@@ -14,6 +14,7 @@ from atlasd.config import shape
 from atlasd.config.schema import Plugin, Settings
 from atlasd.config.validate import PLACEHOLDER
 from atlasd.contracts.config import KeyPath
+from atlasd_plugins.secrets_fernet import FernetSettings
 from tests.unit.config.desk import Desk
 
 ETC = Path(__file__).parents[3] / "etc"
@@ -29,7 +30,10 @@ REQUIRED: dict[str, dict[str, Any]] = {
 }
 
 # Keys that belong to what a plugin supplies, not to the schema.
-EXAMPLES_OF_OTHERS = {"Check": {"url"}, "SecretBackend": {"region"}}
+EXAMPLES_OF_OTHERS: dict[str, dict[str, set[str]]] = {
+    "Check": {"http": {"url"}},
+    "SecretBackend": {"aws": {"region"}, "fernet": set(FernetSettings.model_fields)},
+}
 
 
 def tables(path: KeyPath, data: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
@@ -78,7 +82,7 @@ def test_a_table_has_every_key_and_each_with_its_default(path: KeyPath) -> None:
     table = TABLES[path]
     if model is Plugin:
         return
-    extra = EXAMPLES_OF_OTHERS.get(model.__name__, set())
+    extra = EXAMPLES_OF_OTHERS.get(model.__name__, {}).get(table.get("type", ""), set())
     assert set(table) - extra == set(model.model_fields)
     if model is Settings:
         return
@@ -91,6 +95,14 @@ def test_a_table_has_every_key_and_each_with_its_default(path: KeyPath) -> None:
         if default is None or isinstance(default, dict | BaseModel):
             continue  # an example
         assert read == default, key
+
+
+def test_the_default_backend_has_every_key_and_each_with_its_default() -> None:
+    table = DATA["secrets"]["backends"]["fernet"]
+    assert set(table) == {"type", *FernetSettings.model_fields}
+    assert FernetSettings.model_validate({k: v for k, v in table.items() if k != "type"}) == (
+        FernetSettings()
+    )
 
 
 def test_it_can_be_used_as_it_is(desk: Desk) -> None:
