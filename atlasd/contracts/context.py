@@ -29,7 +29,10 @@ class PluginContext(Protocol):
 
     @property
     def config_dir(self) -> Path:
-        """The folder of the main configuration file; the plugin only reads there."""
+        """The folder of the main configuration file.
+
+        The plugin only reads there, but for what an operator asks of it: to make a key.
+        """
 
     @property
     def state_dir(self) -> Path:

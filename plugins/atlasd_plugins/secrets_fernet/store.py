@@ -1,16 +1,14 @@
 """The store as atlasd's engine of secrets sees it; what blocks runs in threads."""
 
-import re
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from atlasd.contracts.context import PluginContext
 from atlasd.contracts.secrets import (
     CURRENT,
-    STAGES,
     KeyInfo,
     KeyProgress,
     SecretInfo,
@@ -18,9 +16,9 @@ from atlasd.contracts.secrets import (
     SecretVersion,
 )
 from atlasd.errors import AtlasError
-from atlasd_plugins.secrets_fernet import envelope, records
+from atlasd_plugins.secrets_fernet import answers, envelope, records
 from atlasd_plugins.secrets_fernet.database import Database, NoStoreError, Outcome, Work
-from atlasd_plugins.secrets_fernet.envelope import Place, Record
+from atlasd_plugins.secrets_fernet.envelope import Place
 from atlasd_plugins.secrets_fernet.keychain import Keychain, Places
 from atlasd_plugins.secrets_fernet.lane import Lane
 from atlasd_plugins.secrets_fernet.records import Records, Secret
@@ -31,10 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_NAME = 512
 MOST_VALUE = 1024 * 1024
 MOST_ACTOR = 200
-_NAME = re.compile(r"[A-Za-z0-9_.+=-]+(?:/[A-Za-z0-9_.+=-]+)*")
 
 
 class FernetStore:
@@ -74,30 +70,30 @@ class FernetStore:
 
     async def get(self, name: str, *, version: str = "", stage: str = CURRENT) -> SecretVersion:
         """One version, with its value."""
-        _check_name(name)
+        answers.check_name(name)
 
         def work(connection: sqlite3.Connection) -> SecretVersion:
             found = self._existing(connection, name)
-            number = _number(name, version) if version else found.at(stage)
+            number = answers.number(name, version) if version else found.at(stage)
             what = f"version {version!r}" if version else f"version at stage {stage!r}"
             if number is None:
-                raise _not_found(f"secret {name!r} has no {what}")
+                raise answers.not_found(f"secret {name!r} has no {what}")
             record = self._rows(connection).version(name, number)
             if record is None:
                 self._check_whole(connection)
-                raise _not_found(f"secret {name!r} has no {what}")
+                raise answers.not_found(f"secret {name!r} has no {what}")
             value = SecretValue(envelope.decrypted(self._keychain.ring(), record))
-            return _shown(found, record, value)
+            return answers.shown(found, record, value)
 
         return await self._read_with_key(name, work)
 
     async def describe(self, name: str) -> SecretInfo:
         """What is known of it, also when it is deleted."""
-        _check_name(name)
+        answers.check_name(name)
 
         def work(connection: sqlite3.Connection) -> SecretInfo:
             found = self._remembered(connection, name)
-            return _info(found, self._rows(connection).count(name))
+            return answers.info(found, self._rows(connection).count(name))
 
         return await self._read(name, work)
 
@@ -105,8 +101,8 @@ class FernetStore:
         self, name: str, value: SecretValue, *, stage: str = CURRENT, actor: str = ""
     ) -> SecretVersion:
         """Store a new version; it is on the disk when this returns."""
-        _check_name(name)
-        _check_stage(stage)
+        answers.check_name(name)
+        answers.check_stage(stage)
         if len(value) > MOST_VALUE:
             raise AtlasError(
                 "secret.invalid",
@@ -122,7 +118,7 @@ class FernetStore:
                 raise AtlasError(
                     "secret.conflict",
                     f"secret {name!r} is deleted, and can be recovered until "
-                    f"{_time(before.recoverable_until)}",
+                    f"{answers.clock(before.recoverable_until)}",
                     hint=f"`atlasctl secret recover {name}`, or delete it for good",
                 )
             ring = self._ring.for_writing(connection)
@@ -143,7 +139,7 @@ class FernetStore:
             )
             rows.save(after)
             rows.trim(after, self._settings.keep_versions)
-            return _shown(after, record)
+            return answers.shown(after, record)
 
         return await self._writes.run(work)
 
@@ -153,7 +149,9 @@ class FernetStore:
         def work(connection: sqlite3.Connection) -> Sequence[SecretInfo]:
             found = list(self._rows(connection).secrets(prefix))
             self._database.whole(connection)
-            return [_info(secret, count) for secret, count in found if not self._over(secret)]
+            return [
+                answers.info(secret, count) for secret, count in found if not self._over(secret)
+            ]
 
         try:
             await self._purge()
@@ -163,33 +161,35 @@ class FernetStore:
 
     async def versions(self, name: str) -> Sequence[SecretVersion]:
         """All versions, the newest first."""
-        _check_name(name)
+        answers.check_name(name)
 
         def work(connection: sqlite3.Connection) -> Sequence[SecretVersion]:
             found = self._existing(connection, name)
-            return [_shown(found, record) for record in self._rows(connection).versions(name)]
+            return [
+                answers.shown(found, record) for record in self._rows(connection).versions(name)
+            ]
 
         return await self._read(name, work)
 
     async def stage(self, name: str, version: str, stage: str) -> None:
         """Move a stage to a version."""
-        _check_name(name)
-        _check_stage(stage)
+        answers.check_name(name)
+        answers.check_stage(stage)
 
         def work(connection: sqlite3.Connection) -> None:
             found = self._existing(connection, name)
-            number = _number(name, version)
+            number = answers.number(name, version)
             rows = self._rows(connection)
             if rows.version(name, number) is None:
                 self._check_whole(connection)
-                raise _not_found(f"secret {name!r} has no version {version!r}")
+                raise answers.not_found(f"secret {name!r} has no version {version!r}")
             rows.save(replace(found.moved(stage, number), changed=self._now()))
 
         await self._change(name, work)
 
     async def delete(self, name: str, *, recovery: timedelta | None = None) -> SecretInfo:
         """Delete it, for good with a `recovery` of zero."""
-        _check_name(name)
+        answers.check_name(name)
         window = self._settings.recovery if recovery is None else recovery
         if window < timedelta(0):
             raise AtlasError("secret.invalid", "the time for a recovery cannot be negative")
@@ -200,17 +200,17 @@ class FernetStore:
             now = self._now()
             if not window:
                 rows.forget(found)
-                return SecretInfo(name=name, deleted=_time(now))
+                return SecretInfo(name=name, deleted=answers.time(now))
             if found.deleted is not None:
                 raise AtlasError(
                     "secret.conflict",
                     f"secret {name!r} is deleted already, and can be recovered until "
-                    f"{_time(found.recoverable_until)}",
+                    f"{answers.clock(found.recoverable_until)}",
                     hint="with a recovery of 0s it is deleted for good",
                 )
             after = replace(found, deleted=now, recoverable_until=now + window.total_seconds())
             rows.save(after)
-            return _info(after, rows.count(name))
+            return answers.info(after, rows.count(name))
 
         info = await self._change(name, work)
         if not window:
@@ -219,7 +219,7 @@ class FernetStore:
 
     async def recover(self, name: str) -> SecretInfo:
         """Have a deleted secret back."""
-        _check_name(name)
+        answers.check_name(name)
 
         def work(connection: sqlite3.Connection) -> SecretInfo:
             found = self._remembered(connection, name)
@@ -228,7 +228,7 @@ class FernetStore:
             after = replace(found, deleted=None, recoverable_until=None)
             rows = self._rows(connection)
             rows.save(after)
-            return _info(after, rows.count(name))
+            return answers.info(after, rows.count(name))
 
         return await self._change(name, work)
 
@@ -310,7 +310,7 @@ class FernetStore:
         try:
             return await self._reads.run(work)
         except NoStoreError:
-            raise _not_found(
+            raise answers.not_found(
                 f"there is no secret {name!r}: there is no store {self._database.path} yet",
                 hint="`atlasctl secret set` makes it; if there was one, see whether its disk is "
                 "there",
@@ -352,16 +352,18 @@ class FernetStore:
         found = self._rows(connection).secret(name)
         if found is None or found.created is None or self._over(found):
             self._check_whole(connection)
-            raise _not_found(f"there is no secret {name!r} in environment {self._environment!r}")
+            raise answers.not_found(
+                f"there is no secret {name!r} in environment {self._environment!r}"
+            )
         return found
 
     def _existing(self, connection: sqlite3.Connection, name: str) -> Secret:
         """A secret that is there."""
         found = self._remembered(connection, name)
         if found.deleted is not None:
-            raise _not_found(
-                f"secret {name!r} was deleted on {_time(found.deleted)}",
-                hint=f"it can be had back until {_time(found.recoverable_until)}: "
+            raise answers.not_found(
+                f"secret {name!r} was deleted on {answers.clock(found.deleted)}",
+                hint=f"it can be had back until {answers.clock(found.recoverable_until)}: "
                 f"`atlasctl secret recover {name}`",
             )
         return found
@@ -374,64 +376,3 @@ class FernetStore:
 
     def _now(self) -> float:
         return float(self._context.clock.wall())
-
-
-def _not_found(message: str, *, hint: str = "") -> AtlasError:
-    return AtlasError(
-        "secret.not_found", message, hint=hint or "`atlasctl secret list` shows what there is"
-    )
-
-
-def _check_name(name: str) -> None:
-    segments = name.split("/")
-    if not _NAME.fullmatch(name) or len(name) > MOST_NAME or {".", ".."} & {*segments}:
-        raise AtlasError(
-            "secret.invalid",
-            f"a secret cannot be called {name[:80]!r}",
-            hint=f"letters, digits and _ . + = - in parts with / between them, none of them . or "
-            f".., {MOST_NAME} characters at most",
-        )
-
-
-def _check_stage(stage: str) -> None:
-    if stage not in STAGES:
-        raise AtlasError(
-            "secret.invalid",
-            f"there is no stage {stage!r}",
-            hint=f"the stages are {', '.join(STAGES)}",
-        )
-
-
-def _number(name: str, version: str) -> int:
-    # Nothing but the usual spelling: `01` or `+1` is no version's id.
-    if not re.fullmatch(r"[1-9][0-9]{0,17}", version):
-        raise _not_found(f"secret {name!r} has no version {version!r}")
-    return int(version)
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
-
-
-def _shown(secret: Secret, record: Record, value: SecretValue | None = None) -> SecretVersion:
-    return SecretVersion(
-        name=secret.name,
-        version=str(record.place.number),
-        stages=secret.stages_of(record.place.number),
-        created=record.time,
-        created_by=record.created_by,
-        key=record.key_fingerprint,
-        value=value,
-    )
-
-
-def _info(secret: Secret, count: int) -> SecretInfo:
-    return SecretInfo(
-        name=secret.name,
-        current="" if secret.current is None else str(secret.current),
-        created=_time(secret.created),
-        changed=_time(secret.changed),
-        versions=count,
-        deleted=_time(secret.deleted),
-        recoverable_until=_time(secret.recoverable_until),
-    )

@@ -81,7 +81,7 @@ async def test_deleted_is_gone_until_it_is_recovered(home: Home, store: FernetSt
     for call in (store.get("db"), store.versions("db"), store.stage("db", "1", "current")):
         with failing("secret.not_found", "'db'", "deleted"):
             await call
-    with failing("secret.conflict", "is deleted"):
+    with failing("secret.conflict", "is deleted", "until 2027-01-22 08:00:00 UTC"):
         await store.put("db", SecretValue("three"))
     with failing("secret.conflict", "deleted already"):
         await store.delete("db")
