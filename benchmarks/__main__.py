@@ -6,9 +6,11 @@ import sys
 
 from benchmarks.config.load import main as loading
 from benchmarks.config.redaction import main as redaction
+from benchmarks.config.secrets import main as secrets
 from benchmarks.supervision.__main__ import main as supervision
 
 if __name__ == "__main__":
     loading([])
     redaction()
+    secrets([])
     sys.exit(supervision())

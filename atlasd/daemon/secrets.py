@@ -70,6 +70,7 @@ class Vault:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
+        self._fault: Exception | None = None
         self._allowed: Mapping[str, Mapping[str, Reference]] = {}
         self._config: Config | None = None
         host.setting.secret = self._for_plugin
@@ -80,9 +81,14 @@ class Vault:
         self, policy: SecretsPolicy, wanted: Sequence[Reference | Sealed], /
     ) -> Mapping[Reference | Sealed, Resolved | Exception]:
         """See `atlasd.contracts.secrets.Resolve`; for any thread but the engine's own."""
-        future = self._submit(
-            lambda engine: engine.resolve(policy, wanted, consumer="configuration", actor=self.role)
-        )
+        try:
+            future = self._submit(
+                lambda engine: engine.resolve(
+                    policy, wanted, consumer="configuration", actor=self.role
+                )
+            )
+        except AtlasError as error:
+            return dict.fromkeys(wanted, error)
         try:
             return future.result(RESOLVE_LIMIT)
         except concurrent.futures.TimeoutError:
@@ -216,6 +222,9 @@ class Vault:
                 )
                 thread.start()
                 ready.wait()
+            if self._fault is not None:
+                fault, self._fault = self._fault, None
+                raise fault
             assert self._loop is not None
             assert self._engine is not None
             return self._loop, self._engine
@@ -227,7 +236,13 @@ class Vault:
         async def begin() -> None:
             self._engine = self._make()
 
-        loop.run_until_complete(begin())
+        try:
+            loop.run_until_complete(begin())
+        except Exception as error:  # noqa: BLE001  it belongs to whoever waits for the thread
+            self._fault = _named(error)
+            loop.close()
+            ready.set()
+            return
         self._loop = loop
         keeping = loop.create_task(self._engine.run(), name="secrets kept fresh")  # type: ignore[union-attr]
         ready.set()
@@ -242,6 +257,8 @@ class Vault:
             loop.close()
 
     def _make(self) -> "Engine":
+        if self._keeps:
+            Path(self._paths.state, "secrets").mkdir(mode=0o700, parents=True, exist_ok=True)
         # Here, so that a role whose configuration has no secrets pays nothing for them.
         from atlasd.secrets.engine import Engine
         from atlasd.secrets.lastknown import LastKnown, machine_id
@@ -282,6 +299,16 @@ class Vault:
             credential=f"atlasd.{name}",
             credentials=os.environ.get("CREDENTIALS_DIRECTORY"),
         )
+
+
+def _named(error: Exception) -> Exception:
+    if not isinstance(error, OSError):
+        return error
+    return AtlasError(
+        "secret.unavailable",
+        f"the folder of secrets cannot be used: {error.strerror}: {error.filename}",
+        hint="the daemon's user must be able to write to its state folder",
+    )
 
 
 def references_in(config: Config) -> tuple[Reference, ...]:

@@ -127,6 +127,11 @@ class Backends:
         opened.budget.answered(self._clock.monotonic(), None)
         return answer
 
+    def is_open(self, policy: SecretsPolicy, name: str) -> bool:
+        """Whether the backend stands open with the settings that the policy has for it."""
+        opened = self._opened.get((policy.environment, name))
+        return opened is not None and (opened.type, opened.settings) == policy.backends[name]
+
     async def open(self, policy: SecretsPolicy, name: str) -> _Opened:
         """The backend, opened with the settings that the policy has for it."""
         self.kind(policy, name)

@@ -129,14 +129,17 @@ class Engine:
         actor: str,
     ) -> dict[Reference | Sealed, Resolved | Exception]:
         """For each what it stands for, or why not; entered in the audit log."""
+        found = self._at_hand(policy, wanted)
+        rest = [one for one in wanted if one not in found]
         answers = await asyncio.gather(
-            *(self._resolved(policy, one) for one in wanted), return_exceptions=True
+            *(self._resolved(policy, one) for one in rest), return_exceptions=True
         )
-        found: dict[Reference | Sealed, Resolved | Exception] = {}
-        for one, answer in zip(wanted, answers, strict=True):
+        for one, answer in zip(rest, answers, strict=True):
             if isinstance(answer, BaseException) and not isinstance(answer, Exception):
                 raise answer
             found[one] = answer
+        if self._audit is None:
+            return found
         entries = [
             self._read_entry(policy, one, answer, consumer, actor) for one, answer in found.items()
         ]
@@ -218,12 +221,36 @@ class Engine:
             )
         return tuple(found)
 
+    def _at_hand(
+        self, policy: SecretsPolicy, wanted: Sequence[Reference | Sealed]
+    ) -> dict[Reference | Sealed, Resolved | Exception]:
+        """What can be given without waiting: fresh values, of backends that are as they were."""
+        realm = self._realm(policy)
+        realm.cache.rules = Rules.of(policy)
+        ready = {name: self.backends.is_open(policy, name) for name in policy.backends}
+        now = self._clock.monotonic()
+        found: dict[Reference | Sealed, Resolved | Exception] = {}
+        for one in wanted:
+            if isinstance(one, Sealed):
+                continue
+            key = self.key_of(policy, one)
+            if not ready.get(key.backend):
+                continue
+            look = realm.cache.look(key, now)
+            if look.state is State.FRESH:
+                try:
+                    found[one] = self._given(key, one, look)
+                except AtlasError as error:
+                    found[one] = error
+        return found
+
     async def _resolved(self, policy: SecretsPolicy, wanted: Reference | Sealed) -> Resolved:
         if isinstance(wanted, Sealed):
             return await self._unsealed(policy, wanted)
-        realm = self._realm(policy)
         key = self.key_of(policy, wanted)
-        look = await self._looked(realm, policy, key)
+        return self._given(key, wanted, await self._looked(self._realm(policy), policy, key))
+
+    def _given(self, key: Key, wanted: Reference, look: Look) -> Resolved:
         found = look.value
         assert found is not None
         assert found.value is not None

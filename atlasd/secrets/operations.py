@@ -221,7 +221,7 @@ class SecretOperations:
             version, stage = ("", selector) if selector in STAGES else (selector, "")
         backend = reference.backend or use.policy.backend
         choice = {"version": version} if version else {"stage": stage}
-        async with self._entered(use, asker, purpose, backend, reference.name, first=True) as entry:
+        async with self._entered(use, asker, purpose, backend, reference.name, reads=True) as entry:
             found: SecretVersion = await self._call(
                 use, backend, lambda store: store.get(reference.name, **choice), SecretVersion
             )
@@ -561,12 +561,12 @@ class SecretOperations:
         backend: str,
         name: str,
         *,
-        first: bool = False,
+        reads: bool = False,
     ) -> "AsyncIterator[_Note]":
         """Have what is done in it written to the audit log, however it ends.
 
-        With a policy that fails closed, or `first`, it is written before it is done as well: what
-        cannot be written is not done.
+        With a policy that fails closed, what changes something is written before it is done as
+        well; what only `reads` has given nothing away before it is left.
         """
         note = _Note()
         entry = Entry(
@@ -577,7 +577,7 @@ class SecretOperations:
             actor=asker.actor,
             pid=asker.pid,
         )
-        if use.policy.fail_closed and not first:
+        if use.policy.fail_closed and not reads:
             await self._engine.enter(use.policy, [replace(entry, outcome="begun")])
         try:
             yield note
