@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from atlasd.config.deliveries import told_by
 from atlasd.config.fields import ENV_NAME
 from atlasd.config.files import Sources
 from atlasd.config.inner import part, within
@@ -280,9 +281,19 @@ def _uses(
                 if file.format != "template" or file.template  # which has been told of
             ),
             env=frozenset(variables_of(name)),
-            reserved=SET_BY_ATLASD | set(service.secrets),
+            reserved=SET_BY_ATLASD | set(_handed_otherwise(service)),
             where=merged.layer.where((*path, "settings")),
         )
+
+
+def _handed_otherwise(service: Service) -> Iterator[str]:
+    """Variables that tell a service of its secrets and files, and the names of these."""
+    for name, secret in service.secrets.items():
+        yield name
+        yield told_by(name, secret.deliver)
+    for file in service.settings_file:
+        yield file.name
+        yield told_by(file.name, "file")
 
 
 def _declared_file(

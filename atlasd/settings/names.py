@@ -38,20 +38,26 @@ class Known:
     variables: Mapping[str, str]
     """Names that the configuration itself has declared, with their dotted keys."""
     by_name: Mapping[str, tuple[KeyPath, ...]]
-    paths: frozenset[KeyPath]
+    below: Mapping[KeyPath, Mapping[str, tuple[KeyPath, ...]]]
+    """For each table its settings, by the names made from their keys alone."""
 
     @classmethod
     def of(cls, prefix: str, variables: Mapping[str, str], paths: Collection[KeyPath]) -> "Known":
         """From the paths of all settings and tables, of lower layers and of the schema."""
         by_name: dict[str, list[KeyPath]] = defaultdict(list)
+        below: dict[KeyPath, dict[str, list[KeyPath]]] = defaultdict(lambda: defaultdict(list))
         for path in paths:
             if all(isinstance(key, str) for key in path):
                 by_name[variable("", path)].append(path)
+                below[path[:-1]][_spelled(str(path[-1]))].append(path)
         return cls(
             prefix=prefix,
             variables=variables,
             by_name={name: tuple(found) for name, found in by_name.items()},
-            paths=frozenset(paths),
+            below={
+                table: {name: tuple(found) for name, found in inner.items()}
+                for table, inner in below.items()
+            },
         )
 
     def path(self, name: str) -> KeyPath:
@@ -83,13 +89,7 @@ class Known:
     def _nested(self, parts: list[str]) -> KeyPath:
         path: tuple[str, ...] = ()
         for part in parts:
-            found = [
-                known
-                for known in self.paths
-                if len(known) == len(path) + 1
-                and known[:-1] == path
-                and _spelled(str(known[-1])) == _spelled(part)
-            ]
+            found = self.below.get(path, {}).get(_spelled(part), ())
             if len(found) > 1:
                 raise AmbiguousError(found)
             path = (*path, str(found[0][-1]) if found else part.lower())

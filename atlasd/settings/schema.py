@@ -1,5 +1,6 @@
 """JSON Schema (draft 2020-12, unless it says another): what may stand where, and what does not."""
 
+import hashlib
 import json
 import re
 import urllib.parse
@@ -21,6 +22,7 @@ DEEPEST = 16
 """Levels of tables that names of variables are made for; a schema may contain itself."""
 MOST = 20_000
 """Settings that names are made for."""
+MOST_REMEMBERED = 64
 _IN_WORDS = {
     "string": "a string",
     "integer": "a whole number",
@@ -49,7 +51,7 @@ class Schema:
         ):
             raise _not_a_schema("it says an unknown $schema", "/$schema")
         try:
-            kind.check_schema(cast("dict[Any, Any]", document))  # a boolean is a schema too
+            _check(kind, document)
         except SchemaError as error:
             place = "/" + "/".join(str(part) for part in error.absolute_path)
             raise _not_a_schema(error.message[:200], place) from None
@@ -57,6 +59,7 @@ class Schema:
         self.files: list[str] = []
         """The files that were read because the schema refers to them."""
         self._read: dict[str, Resource[Any]] = {}
+        self._paths: list[KeyPath] | None = None
         self._uri = uri
         self._registry: Registry[Any] = Registry(
             retrieve=self._retrieve  # type: ignore[call-arg]
@@ -137,6 +140,11 @@ class Schema:
 
     def paths(self) -> list[KeyPath]:
         """The paths of all settings and tables that the schema names."""
+        if self._paths is None:
+            self._paths = self._all_paths()
+        return self._paths
+
+    def _all_paths(self) -> list[KeyPath]:
         found: dict[KeyPath, None] = {}
         level: list[KeyPath] = [()]
         for _ in range(DEEPEST):
@@ -270,6 +278,22 @@ class Schema:
             value=error.instance,
             expected=words or f"one of the {count} forms that the schema allows{forms}",
         )
+
+
+_checked: dict[bytes, None] = {}
+"""Digests of documents that were found to be schemas: looking at a large one takes seconds, and
+at every reload it is most often the same."""
+
+
+def _check(kind: Any, document: object) -> None:
+    """Raise `SchemaError` for what is no schema of this kind."""
+    text = json.dumps([kind.META_SCHEMA.get("$id"), document], sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    if digest not in _checked:
+        kind.check_schema(cast("dict[Any, Any]", document))  # a boolean is a schema too
+        if len(_checked) >= MOST_REMEMBERED:
+            _checked.pop(next(iter(_checked)))
+        _checked[digest] = None
 
 
 def _named(key: str, schema: Any) -> bool:

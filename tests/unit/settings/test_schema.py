@@ -166,9 +166,10 @@ def test_a_schema_refers_to_files_beside_it_and_to_nothing_on_the_network(tmp_pa
 )
 def test_what_is_no_schema_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(AtlasError, match=said) as caught:
-        Schema.load(tmp_path / "s.json")
-    assert caught.value.code == "settings.invalid"
+    for _ in range(2):  # what was found wrong once is not remembered as right
+        with pytest.raises(AtlasError, match=said) as caught:
+            Schema.load(tmp_path / "s.json")
+        assert caught.value.code == "settings.invalid"
 
 
 def test_an_older_draft_is_read_as_what_it_says() -> None:
