@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from atlasd.contracts.config import ConfigSource, Layer
+from atlasd.contracts.config import ConfigSource, KeyPath, Layer
 from atlasd.errors import AtlasError
 
+DEEPEST = 200
+"""Tables and lists in each other; what lies deeper is no configuration."""
 LARGEST = 16 * 2**20
 """Bytes; a larger file is no configuration, and parsing it would hold everything up."""
 
@@ -85,18 +88,47 @@ def parse(
             f"no dialect {dialect!r} of {source.name} is known",
             f"known dialects: {known}",
         )
+    deep = too_deep(layer.data)
+    if deep is not None:
+        where = layer.where(deep)
+        raise AtlasError(
+            "config.invalid",
+            f"{where}: values nested too deeply",
+            hint="use fewer brackets in brackets",
+            details={"origin": where.origin, "line": where.line, "column": where.column},
+        )
     return replace(layer, source=source.name, dialect=dialect if source.dialects else "")
+
+
+def too_deep(value: Any) -> KeyPath | None:
+    """The path of something in a value that lies deeper than `DEEPEST`; None where nothing does.
+
+    Whatever walks through settings may then do it by recursion.
+    """
+    todo: list[tuple[Any, KeyPath]] = [(value, ())]
+    while todo:
+        found, path = todo.pop()
+        if len(path) > DEEPEST:
+            return path
+        pairs = found.items() if isinstance(found, dict) else enumerate(found)
+        todo += [(item, (*path, key)) for key, item in pairs if isinstance(item, dict | list)]
+    return None
 
 
 def _text(path: Path) -> tuple[str, datetime]:
     try:
         # Without O_NONBLOCK, opening a named pipe would wait for a writer, and core with it.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:  # noqa: PTH123  it is open already
+        try:
             found = os.fstat(descriptor)
             if stat.S_ISFIFO(found.st_mode):
                 raise OSError(errno.EINVAL, "it is a named pipe, not a file")
-            raw = file.read(LARGEST + 1)
+            if stat.S_ISDIR(found.st_mode):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = file.read(LARGEST + 1) or b""
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, NotADirectoryError):
         raise AtlasError(
             "config.missing",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from atlasd.config import shape
+from atlasd.config.files import too_deep
 from atlasd.config.problems import shown
 from atlasd.contracts.config import UNSET, Fault, KeyPath, Layer, Outline, Position
 from atlasd.errors import nearest
@@ -45,7 +46,7 @@ def read(text: str, kinds: frozenset[str]) -> Any:
     opening = text.lstrip()[:1]
     if (opening == "[" and "list" in kinds) or (opening == "{" and "table" in kinds):
         found = _structured(text)
-        if found is not None:
+        if found is not None and too_deep(found) is None:
             return found
         if "string" not in kinds:
             raise NotThatError

@@ -16,7 +16,7 @@ from atlasd.contracts.config import Layer
 from atlasd_plugins.config_dotenv.expansion import KNOWN, expand
 from atlasd_plugins.config_dotenv.reading import NAME, Reading, Refused
 
-_BLANK = re.compile(r"(?:[ \t\n;]|\\\n)+")
+_BLANK = re.compile(r"(?:[ \t\n;]|\r\n|\\\n)+")
 _SPACE = re.compile(r"(?:[ \t]|\\\n)+")
 _EXPORT = re.compile(r"export(?=[ \t])")
 _ENDS = " \t\n;"
@@ -59,7 +59,7 @@ def _assignment(reading: Reading, *, exporting: bool) -> None:
     found = reading.match(NAME)
     if found is None:
         raise Refused(name_at, "NAME=VALUE", "something else", _ONLY_ASSIGNMENTS)
-    if exporting and reading.char in ("", *_ENDS):
+    if exporting and (reading.ends_line() or reading.char in _ENDS):
         return  # `export NAME`: all are exported
     if reading.char != "=":
         if reading.text.startswith("+=", reading.at):
@@ -79,6 +79,8 @@ def _word(reading: Reading, ends: str) -> str:
     value = []
     while not reading.over() and reading.char not in ends:
         char = reading.char
+        if ends == _ENDS and reading.ends_line():
+            break
         if char == "'":
             value.append(_single(reading))
         elif char == '"':

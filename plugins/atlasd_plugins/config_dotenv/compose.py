@@ -16,10 +16,9 @@ from atlasd_plugins.config_dotenv.expansion import expand
 from atlasd_plugins.config_dotenv.reading import Reading, Refused
 
 _BLANK = re.compile(r"[ \t\n\r\v\f]+")
-_SPACE = re.compile(r"[ \t\r\v\f]*")
+_SPACE = re.compile(r"[ \t\v\f]*")
 _EXPORT = re.compile(r"export[ \t]+")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-\[\]]*")
-_COMMENT = re.compile(r"[ \t]#|[ \t]*\Z")
 _ESCAPES = {
     "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"',
     "\\": "\\",
@@ -54,7 +53,7 @@ def _statement(reading: Reading) -> None:
         raise Refused(name_at, "a name", "another character", "names have letters, digits and _")
     name = found[0]
     reading.match(_SPACE)
-    if reading.char in ("", "\n", "#"):
+    if reading.ends_line() or reading.char == "#":
         _inherit(reading, name, name_at)
         return
     if reading.char not in ("=", ":"):
@@ -91,9 +90,14 @@ def _bare(reading: Reading) -> str:
     reading.at = end
     line = reading.text[start:end]
     if line.startswith("#"):
-        return ""
-    comment = _COMMENT.search(line)
-    return line[: comment.start()].strip() if comment is not None else line
+        reading.fault(
+            start,
+            got="a value that begins with #, which compose takes for text",
+            hint="quote it if it is, remove it if it is a comment",
+            warning=True,
+        )
+    # Only a space makes a comment of what follows: `#` behind a tab is text.
+    return line.partition(" #")[0].rstrip()
 
 
 def _quoted(reading: Reading, quote: str) -> str:

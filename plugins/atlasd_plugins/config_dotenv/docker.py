@@ -18,7 +18,7 @@ def parse(text: str, origin: str, variables: Mapping[str, str]) -> Layer:
     while not reading.over():
         start = reading.at
         reading.skip_line()
-        line = reading.text[start : reading.at].removesuffix("\n")
+        line = reading.text[start : reading.at].removesuffix("\n").removesuffix("\r")
         try:
             _line(reading, line, start)
         except Refused as refused:

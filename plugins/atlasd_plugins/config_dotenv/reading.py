@@ -24,7 +24,7 @@ class Reading:
 
     def __init__(self, text: str, origin: str, variables: Mapping[str, str]) -> None:
         # Some editors begin a file with a byte order mark, and no program wants it in a name.
-        self.text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+        self.text = text.removeprefix("\ufeff")
         self.at = 0
         self.process = variables
         self.found: dict[str, str] = {}
@@ -38,6 +38,10 @@ class Reading:
     def char(self) -> str:
         """The character that comes next; empty at the end."""
         return self.text[self.at : self.at + 1]
+
+    def ends_line(self) -> bool:
+        """Whether the line ends here, as Windows writes it or as everybody else does."""
+        return self.char in ("", "\n") or self.text.startswith("\r\n", self.at)
 
     def over(self) -> bool:
         """Whether nothing is left."""
@@ -120,24 +124,24 @@ class Reading:
         )
 
 
-def name_here(reading: Reading, pattern: "re.Pattern[str]" = NAME) -> str:
+_EQUALS = re.compile(r"=")
+_SPACED_EQUALS = re.compile(r"[ \t]*=")
+
+
+def name_here(reading: Reading, *, spaces: bool) -> str:
     """The name of a variable that begins here, and ends with `=`; both are passed over.
 
-    What is refused is never repeated: the line may be a bare secret that lost its name.
+    `spaces` may stand before the `=`. What is refused is never repeated: the line may be a bare
+    secret that lost its name.
     """
     start = reading.at
-    found = pattern.match(reading.text, start)
-    end = found.end() if found is not None else start
-    rest = reading.text[end : reading.text.find("\n", end) % (len(reading.text) + 1)]
-    if rest.startswith("=") and end > start:
-        reading.at = end + 1
-        return reading.text[start:end]
-    if "=" not in rest:
+    name = reading.match(NAME)
+    if name is not None and reading.match(_SPACED_EQUALS if spaces else _EQUALS) is not None:
+        return name[0]
+    end = reading.text.find("\n", start)
+    line = reading.text[start : end if end >= 0 else None]
+    reading.at = start
+    if "=" not in line:
         raise Refused(start, "NAME=VALUE", "a line without =")
-    if end > start and rest.lstrip(" \t").startswith("="):
-        raise Refused(end, "= right after the name", "a space")
-    raise Refused(
-        start,
-        "a name of letters, digits and _, no digit first",
-        "another name" if rest[0] != "=" else "no name",
-    )
+    got = "no name" if line.startswith("=") else "another name"
+    raise Refused(start, "a name of letters, digits and _, no digit first", got)

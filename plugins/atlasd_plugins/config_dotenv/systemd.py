@@ -2,6 +2,7 @@ r"""The dialect of systemd's EnvironmentFile=.
 
     # a comment, as is a line that begins with ;
     NAME=some words # with this       spaces inside count, and # is a part of the value
+    NAME = value                      spaces around the = do not
     NAME='as it stands, over several lines if need be'
     NAME="with \" \\ \` \$"           other backslashes in double quotes stand for themselves
     NAME=a line that \                goes on in the next one
@@ -16,7 +17,7 @@ from atlasd.contracts.config import Layer
 from atlasd_plugins.config_dotenv.reading import Reading, Refused, name_here
 
 _BLANK = re.compile(r"[ \t\n\r]+")
-_SPACE = re.compile(r"[ \t\r]*")
+_SPACE = re.compile(r"[ \t]*")
 _ESCAPED = '"\\`$'
 
 
@@ -40,7 +41,7 @@ def parse(text: str, origin: str, variables: Mapping[str, str]) -> Layer:
 
 def _statement(reading: Reading) -> None:
     name_at = reading.at
-    name = name_here(reading)
+    name = name_here(reading, spaces=True)
     reading.match(_SPACE)
     value_at = reading.at
     value: list[str] = []
@@ -56,12 +57,15 @@ def _bare(reading: Reading) -> str:
     """The rest of the line, and of lines that a backslash joins to it, less spaces at its end."""
     value = ""
     kept = 0
-    while not reading.over() and reading.char != "\n":
+    while not reading.ends_line():
         char = reading.char
         reading.at += 1
         if char == "\\":
-            escaped, reading.at = reading.char, reading.at + 1
-            value += escaped if escaped != "\n" else ""
+            # An escaped line end joins the next line to this one.
+            joins = reading.ends_line()
+            reading.at += reading.text.startswith("\r\n", reading.at)
+            value += "" if joins else reading.char
+            reading.at += 1
             kept = len(value)
         else:
             value += char

@@ -71,6 +71,31 @@ def test_a_file_too_large_is_not_parsed(tmp_path: Path) -> None:
     assert caught.value.message == f"{file}: it has more than 16 MiB"
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 300 + "]" * 300, ".".join("a" * 300) + " = 1"])
+def test_what_is_nested_too_deeply_is_refused_whatever_reads_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "deep.toml"
+    file.write_text(text)
+    with pytest.raises(AtlasError) as caught:
+        read_file(file)
+    assert caught.value.message.startswith(f"{file}:1:")
+    assert caught.value.message.endswith("values nested too deeply")
+    assert caught.value.details["line"] == 1
+
+
+def test_files_are_closed_whatever_became_of_them(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("a = ?")
+    os.mkfifo(tmp_path / "pipe.toml")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for name in ("", "bad.toml", "pipe.toml", "none.toml"):
+        with pytest.raises(AtlasError):
+            read_file(tmp_path / name)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_device_without_contents_is_an_empty_file() -> None:
+    assert read_file(Path("/dev/null")).data == {}
+
+
 def test_the_layer_knows_its_source_and_when_the_file_was_changed(tmp_path: Path) -> None:
     file = tmp_path / "shop.toml"
     file.write_text("a = 1\n")

@@ -66,6 +66,7 @@ def test_a_text_stands_for_what_its_setting_takes(text: str, kinds: set[str], va
         ("a, b", {"list"}),
         ("[1", {"list"}),
         ("[" * 100_000, {"list"}),
+        ("[" * 300 + "]" * 300, {"list"}),
         ("{}", {"list"}),
         ("[]", {"table"}),
         ("", NUMBER),
