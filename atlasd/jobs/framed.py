@@ -20,6 +20,8 @@ from atlasd.jobs.sessions import Session
 
 LINE = 16 * 1024 * 1024
 """Bytes that one request may have."""
+WRITE_BUFFER = 4 * 1024 * 1024
+"""Bytes of answers that may wait for the other end before nothing more is read from it."""
 MOST = 10_000
 """Jobs of one request."""
 LONGEST_WAIT = 60_000
@@ -50,6 +52,7 @@ class FramedJobs(asyncio.Protocol):
         """Somebody has connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        transport.set_write_buffer_limits(high=WRITE_BUFFER)
         try:
             self._admit(transport.get_extra_info("socket"))
         except AtlasError as error:

@@ -1,0 +1,214 @@
+"""A worker's supply: fetches jobs ahead, gathers what became of them, keeps the leases alive.
+
+Nothing here promises more than the engine: a job that was fetched and not begun goes back when the
+worker ends; what became of a job is sent within some milliseconds, and a crash before that runs it
+again.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from atlasd.errors import AtlasError
+from atlasd.worker.wire import Connection, Pending
+
+FLUSH_AFTER = 0.005
+"""Seconds that an outcome may wait for company."""
+CHUNK = 128
+"""Outcomes that are sent at once."""
+WAIT = 20_000
+"""Milliseconds that a claim waits at the engine."""
+
+
+class Job(NamedTuple):
+    """A claimed job, in the order of the engine's answer; see `atlasd.contracts.queue.Claimed`."""
+
+    id: int
+    token: int
+    attempt: int
+    lease_until: int
+    queue: str
+    kind: str
+    args: str
+    priority: int
+    run_at: int
+    created_at: int
+    max_attempts: int
+    lost_count: int
+    expires_at: int
+    fair_key: str
+    target: str
+    options: str
+
+
+class Feed:
+    """The jobs of one worker process, for any number of threads."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        *,
+        worker: str,
+        queues: Sequence[str],
+        concurrency: int,
+        prefetch: int,
+    ) -> None:
+        self._connect = connect
+        self._worker = worker
+        self._queues = list(queues)
+        self._concurrency = concurrency
+        self._prefetch = max(prefetch, 1)
+        self._lock = threading.Condition()
+        self._ready: deque[Job] = deque()
+        self._asked: Pending | None = None
+        self._wanted = 0
+        self._fetching = False
+        self._finished: list[tuple[Any, ...]] = []
+        self._failed: list[dict[str, Any]] = []
+        self._released: list[tuple[int, int, int]] = []
+        self._sent: list[Pending] = []
+        self._flushed = time.monotonic()
+        self.held: dict[int, int] = {}
+        """Token of each job that this process holds, begun or not."""
+        self.draining = False
+        self.lease = 30.0
+        self.beat_every = 10.0
+        self.connection: Connection
+        self.open()
+
+    def open(self) -> None:
+        """Connect and say who we are. Raises `core.unreachable`."""
+        self.connection = self._connect()
+        answer = self.connection.call("hello", worker=self._worker, concurrency=self._concurrency)
+        self.lease = answer["lease"] / 1000.0
+        self.beat_every = answer["beat"] / 1000.0
+
+    # --- jobs out
+
+    def take(self) -> Job | None:
+        """The next job; waits for one. None once the worker drains."""
+        lock = self._lock
+        while True:
+            with lock:
+                ready = self._ready
+                if self.draining:
+                    return None
+                if ready:
+                    job = ready.popleft()
+                    if len(ready) * 2 < self._prefetch and self._asked is None:
+                        self._ask(wait=0)
+                    elif len(self._finished) >= CHUNK or (
+                        self._finished and time.monotonic() - self._flushed > FLUSH_AFTER
+                    ):
+                        self._send({})
+                    return job
+                if self._fetching:
+                    lock.wait()
+                    continue
+                # This thread fetches for all.
+                self._fetching = True
+                if self._asked is None:
+                    self._ask(wait=WAIT)
+                asked = self._asked
+            try:
+                assert asked is not None
+                answer = self.connection.wait(asked)
+            finally:
+                with lock:
+                    self._fetching = False
+                    self._asked = None
+                    lock.notify_all()
+            with lock:
+                self._arrived(answer)
+
+    def _arrived(self, answer: dict[str, Any]) -> None:
+        held, ready = self.held, self._ready
+        for fields in answer["jobs"]:
+            job = Job._make(fields)
+            held[job.id] = job.token
+            ready.append(job)
+        self._lock.notify_all()
+
+    def _ask(self, *, wait: int) -> None:
+        """Send a claim, and with it all outcomes that there are."""
+        want = self._prefetch - len(self._ready)
+        # A worker that has work would rather have an empty answer than a waiting one.
+        self._asked = self._send({"want": want, "queues": self._queues, "wait": wait})
+
+    # --- outcomes in
+
+    def finished(self, job: Job, result: str = "", took: int = 0) -> None:
+        """The job is done."""
+        with self._lock:
+            self.held.pop(job.id, None)
+            if result or job.target:
+                self._finished.append((job.id, job.token, result, took))
+            else:
+                self._finished.append((job.id, job.token))
+
+    def failed(self, job: Job, body: dict[str, Any]) -> None:
+        """It has failed; `body` as `Failure`, without id and token."""
+        with self._lock:
+            self.held.pop(job.id, None)
+            self._failed.append({"id": job.id, "token": job.token, **body})
+            self._send({})
+
+    def released(self, job: Job, delay: int = 0) -> None:
+        """It goes back, after `delay` milliseconds."""
+        with self._lock:
+            self.held.pop(job.id, None)
+            self._released.append((job.id, job.token, delay))
+            self._send({})
+
+    def flush(self) -> None:
+        """Send the outcomes that wait for company."""
+        with self._lock:
+            if self._finished:
+                self._send({})
+
+    def _send(self, fields: dict[str, Any]) -> Pending:
+        if self._finished:
+            fields["finish"], self._finished = self._finished, []
+        if self._failed:
+            fields["fail"], self._failed = self._failed, []
+        if self._released:
+            fields["release"], self._released = self._released, []
+        self._flushed = time.monotonic()
+        pending = self.connection.send("work", fields)
+        self._sent = [one for one in self._sent if not one.done]
+        self._sent.append(pending)
+        return pending
+
+    # --- end
+
+    def drain(self) -> None:
+        """Take nothing more, and give back what was only fetched."""
+        with self._lock:
+            self.draining = True
+            back, self._ready = list(self._ready), deque()
+            for job in back:
+                self.held.pop(job.id, None)
+                self._released.append((job.id, job.token, 0))
+            if back:
+                self._send({})
+            self._lock.notify_all()
+
+    def settle(self, timeout: float = 5.0) -> None:
+        """Have every outcome acknowledged; raises `TimeoutError` or `core.unreachable`."""
+        with self._lock:
+            if self._finished or self._failed or self._released:
+                self._send({})
+            sent = list(self._sent)
+        for pending in sent:
+            self.connection.wait(pending, timeout)
+
+    def beat(self) -> dict[str, Any]:
+        """Prolong every lease; the engine's answer."""
+        with self._lock:
+            held = list(self.held.items())
+        try:
+            return self.connection.call("beat", held=held)
+        except AtlasError:
+            raise
