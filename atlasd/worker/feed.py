@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from atlasd.errors import AtlasError
 from atlasd.worker.wire import Connection, Pending
 
 FLUSH_AFTER = 0.005
@@ -208,7 +207,4 @@ class Feed:
         """Prolong every lease; the engine's answer."""
         with self._lock:
             held = list(self.held.items())
-        try:
-            return self.connection.call("beat", held=held)
-        except AtlasError:
-            raise
+        return self.connection.call("beat", held=held)

@@ -103,9 +103,9 @@ class Connection:
         """The answer, read by this thread or by another. Raises `TimeoutError` after `timeout`."""
         deadline = None if timeout is None else time.monotonic() + timeout
         state = self._state
-        while not pending.done:
+        while not self._is_done(pending):
             with state:
-                if pending.done:
+                if self._is_done(pending):
                     break
                 if self._reading:
                     left = None if deadline is None else deadline - time.monotonic()
@@ -120,9 +120,14 @@ class Connection:
                 with state:
                     self._reading = False
                     state.notify_all()
-            if deadline is not None and not pending.done and time.monotonic() >= deadline:
+            if deadline is not None and not self._is_done(pending) and time.monotonic() >= deadline:
                 raise TimeoutError
         return pending.result()
+
+    @staticmethod
+    def _is_done(pending: Pending) -> bool:
+        # Another thread changes it: as an attribute, a type checker would take it for settled.
+        return pending.done
 
     def _read(self, deadline: float | None) -> None:
         """Read once, and hand out what came."""
