@@ -28,7 +28,7 @@ def socket_path(root: str | None = None) -> str:
     named = os.environ.get("ATLASD_JOBS")
     if named and root is None:
         return named
-    return os.path.join(folders(root=root).run, SOCKET)
+    return f"{folders(root=root).run}/{SOCKET}"
 
 
 class Client:

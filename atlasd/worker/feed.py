@@ -122,6 +122,13 @@ class Feed:
             with lock:
                 self._arrived(answer)
 
+    def take_ready(self) -> Job | None:
+        """The next job if one is at hand; None otherwise, and while draining."""
+        with self._lock:
+            if self.draining or not self._ready:
+                return None
+        return self.take()
+
     def _arrived(self, answer: dict[str, Any]) -> None:
         held, ready = self.held, self._ready
         for fields in answer["jobs"]:
@@ -161,10 +168,15 @@ class Feed:
             self._released.append((job.id, job.token, delay))
             self._send({})
 
-    def flush(self) -> None:
-        """Send the outcomes that wait for company."""
+    def forget(self, job: Job) -> None:
+        """The job is somebody else's: nothing is said of it."""
         with self._lock:
-            if self._finished:
+            self.held.pop(job.id, None)
+
+    def flush_old(self) -> None:
+        """Send the outcomes that have waited long enough for company."""
+        with self._lock:
+            if self._finished and time.monotonic() - self._flushed > FLUSH_AFTER:
                 self._send({})
 
     def _send(self, fields: dict[str, Any]) -> Pending:
@@ -203,8 +215,11 @@ class Feed:
         for pending in sent:
             self.connection.wait(pending, timeout)
 
-    def beat(self) -> dict[str, Any]:
-        """Prolong every lease; the engine's answer."""
+    def beat(self, progress: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Prolong every lease; the engine's answer. Raises `TimeoutError` without one."""
         with self._lock:
             held = list(self.held.items())
-        return self.connection.call("beat", held=held)
+        body: dict[str, Any] = {"held": held}
+        if progress:
+            body["progress"] = progress
+        return self.connection.wait(self.connection.send("beat", body), timeout)

@@ -28,7 +28,7 @@ class Handler(Generic[P, R]):
         taken = [name for name in signature.parameters if name in _OPTIONS]
         if taken:
             raise TypeError(
-                f"{kind}: a handler's argument can't be called {taken[0]!r}: `enqueue` takes it for "
+                f"{kind}: no argument can be called {taken[0]!r}: `enqueue` takes it for "
                 "an option of the job"
             )
         self._signature = signature

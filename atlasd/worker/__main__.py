@@ -1,0 +1,161 @@
+"""`atlas-worker`: runs the jobs of an application's modules."""
+
+import argparse
+import asyncio
+import importlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from atlasd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, AtlasError
+from atlasd.worker.client import socket_path
+from atlasd.worker.feed import Feed
+from atlasd.worker.registry import HANDLERS
+from atlasd.worker.runner import RECONNECT, RECONNECT_CAP, Runner, on_signals
+from atlasd.worker.wire import Connection
+
+PREFETCH = 8
+"""Jobs that are fetched ahead for each that runs, at most `PREFETCH_MOST` a process."""
+PREFETCH_MOST = 400
+
+_log = logging.getLogger("atlasd.worker")
+
+
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="atlas-worker", description="Run jobs of an application.")
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="modules that declare jobs")
+    parser.add_argument(
+        "--queue", action="append", default=[], metavar="NAME",
+        help="queue to take jobs from; may be given several times (default: those of the handlers)",
+    )  # fmt: skip
+    parser.add_argument("--processes", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument(
+        "--concurrency", type=int, default=1, help="jobs at once in each process (default: 1)"
+    )
+    parser.add_argument(
+        "--prefetch", type=int, default=0, metavar="N",
+        help="jobs that a process fetches ahead (default: by its concurrency)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--grace", type=float, default=25.0, metavar="SECONDS",
+        help="time that running jobs have when the worker is told to end (default: 25)",
+    )  # fmt: skip
+    parser.add_argument("--root", metavar="DIR", help="folder that atlasd was started with")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run until told to end; the exit code."""
+    options = arguments(words)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        for module in options.modules:
+            importlib.import_module(module)
+    except ImportError as error:
+        print(f"atlas-worker: {module}: {error}", file=sys.stderr)
+        print("atlas-worker: start it where the module can be imported", file=sys.stderr)
+        return EXIT_USAGE
+    if not HANDLERS:
+        print(f"atlas-worker: {', '.join(options.modules)}: no @job in there", file=sys.stderr)
+        return EXIT_USAGE
+    if options.processes > 1:
+        return _parent(options)
+    return _work(options)
+
+
+def _work(options: argparse.Namespace) -> int:
+    """Be one worker process; connects again when the engine comes back."""
+    queues = options.queue or sorted(
+        {str(handler.options.get("queue", "default")) for handler in HANDLERS.values()}
+    )
+    prefetch = options.prefetch or min(PREFETCH * options.concurrency + 8, PREFETCH_MOST)
+    path = socket_path(options.root)
+    pause = RECONNECT
+    while True:
+        try:
+            feed = Feed(
+                lambda: Connection(path),
+                worker=identity(),
+                queues=queues,
+                concurrency=options.concurrency,
+                prefetch=prefetch,
+            )
+            pause = RECONNECT
+            runner = Runner(feed, HANDLERS, concurrency=options.concurrency, grace=options.grace)
+            on_signals(runner)
+            if any(handler.is_async for handler in HANDLERS.values()):
+                asyncio.run(runner.work_async())
+            else:
+                runner.work()
+        except AtlasError as error:
+            if error.code != "core.unreachable":
+                print(f"atlas-worker: {error.message}", file=sys.stderr)
+                return EXIT_FAILED
+            _log.warning("%s; next try in %.0f s", error.message, pause)
+            time.sleep(pause)
+            pause = min(pause * 2, RECONNECT_CAP)
+            continue
+        return EXIT_OK
+
+
+def identity() -> str:
+    """Host, boot and a random part: no two processes ever have the same."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        boot = "unknown"
+    return f"{socket.gethostname()}/{boot}/{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _parent(options: argparse.Namespace) -> int:
+    """Start the processes, start again what ends by itself, and end them all when told to."""
+    children: set[int] = set()
+    ending = False
+
+    def start() -> None:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os._exit(_work(options))
+        children.add(child)
+
+    def end(number: int, _frame: object) -> None:
+        nonlocal ending
+        ending = True
+        for child in children:
+            os.kill(child, number)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    for _ in range(options.processes):
+        start()
+    failed = EXIT_OK
+    while children:
+        child, status = os.wait()
+        children.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if ending:
+            failed = failed or (EXIT_FAILED if code else EXIT_OK)
+        else:
+            _log.warning("process %d has ended with %d; another one takes its place", child, code)
+            time.sleep(RECONNECT)
+            start()
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
