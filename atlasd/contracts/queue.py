@@ -440,6 +440,9 @@ class QueueStore(Protocol):
         settlements are done at once and the answer waits.
         """
 
+    def nudge(self, worker: str) -> None:
+        """Have the claims of a worker that wait answered now, with nothing."""
+
     def extend(self, worker: str, held: Sequence[Held], lease: int) -> Awaitable[Extended]:
         """Prolong leases by `lease` milliseconds from now."""
 

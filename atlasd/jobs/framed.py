@@ -205,6 +205,14 @@ class FramedJobs(asyncio.Protocol):
 
         self._wait(number, self._engine.beat(session, held), answer)
 
+    def _drain(self, number: object, said: dict[str, Any]) -> None:
+        """The worker ends: it is given nothing more, and a claim that waits is answered."""
+        del said
+        session = self._worker()
+        session.draining = True
+        self._engine.store.nudge(session.worker)
+        self._answer({"n": number})
+
     def _ping(self, number: object, said: dict[str, Any]) -> None:
         del said
         self._answer({"n": number})
@@ -261,6 +269,7 @@ _OPERATIONS: dict[str, Callable[[FramedJobs, object, dict[str, Any]], None]] = {
     "enqueue": FramedJobs._enqueue,  # noqa: SLF001
     "work": FramedJobs._work,  # noqa: SLF001
     "beat": FramedJobs._beat,  # noqa: SLF001
+    "drain": FramedJobs._drain,  # noqa: SLF001
     "ping": FramedJobs._ping,  # noqa: SLF001
 }
 _kept: set[asyncio.Task[None]] = set()

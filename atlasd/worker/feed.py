@@ -204,6 +204,8 @@ class Feed:
                 self._released.append((job.id, job.token, 0))
             if back:
                 self._send({})
+            # Whoever waits for a claim's answer has it at once.
+            self.connection.send("drain", {})
             self._lock.notify_all()
 
     def settle(self, timeout: float = 5.0) -> None:

@@ -379,6 +379,11 @@ class SqliteQueue:
             self._wake = self._loop.call_later(max(wake - turn.now, 1) / 1000.0, self._arrange)
         return served
 
+    def nudge(self, worker: str) -> None:
+        """See `QueueStore`."""
+        for waiting in [one for one in self._waiting if one.ask.worker == worker]:
+            self._give_up(waiting)
+
     def _give_up(self, waiting: _Waiting) -> None:
         if waiting in self._waiting:
             self._waiting.remove(waiting)
