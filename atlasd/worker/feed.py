@@ -198,19 +198,24 @@ class Feed:
         """Take nothing more, and give back what was only fetched."""
         with self._lock:
             self.draining = True
-            back, self._ready = list(self._ready), deque()
-            for job in back:
-                self.held.pop(job.id, None)
-                self._released.append((job.id, job.token, 0))
-            if back:
+            self._give_back()
+            if self._released:
                 self._send({})
             # Whoever waits for a claim's answer has it at once.
             self.connection.send("drain", {})
             self._lock.notify_all()
 
+    def _give_back(self) -> None:
+        """Release what was fetched and not begun; also what a claim brings after the drain."""
+        for job in self._ready:
+            self.held.pop(job.id, None)
+            self._released.append((job.id, job.token, 0))
+        self._ready.clear()
+
     def settle(self, timeout: float = 5.0) -> None:
         """Have every outcome acknowledged; raises `TimeoutError` or `core.unreachable`."""
         with self._lock:
+            self._give_back()
             if self._finished or self._failed or self._released:
                 self._send({})
             sent = list(self._sent)
