@@ -82,6 +82,30 @@ COMMANDS = (
             "secret.audit-verify",
         ),
     ),
+    Entry(
+        "job",
+        "jobs",
+        "Enqueue, see, explain, cancel and retry jobs",
+        ("job.enqueue", "job.list", "job.show", "job.explain", "job.cancel", "job.retry"),
+    ),
+    Entry(
+        "queue",
+        "queues",
+        "See, pause and purge queues of jobs",
+        ("queue.list", "queue.pause", "queue.resume", "queue.purge"),
+    ),
+    Entry(
+        "dead",
+        "dead",
+        "See, requeue and purge jobs that were given up",
+        ("dead.groups", "dead.requeue", "dead.purge"),
+    ),
+    Entry(
+        "breaker",
+        "breakers",
+        "See and force the circuit breakers of what jobs call",
+        ("breaker.list", "breaker.set"),
+    ),
     Entry("plugins", "plugins", "List plugins, or write a new one", ("plugins",)),
     Entry("health", "health", "Health of the host or of one service", ("health", "health.service")),
     Entry("checks", "health", "Verdicts of the configured checks", ("checks",)),
@@ -101,6 +125,8 @@ API_ONLY = {
     "secret.keys": "`atlasctl secret check` shows the keys too",
     "metrics": "for the api role and Prometheus: `curl :8000/metrics`",
     "checks.report": "the monitoring role's way to tell core its verdicts",
+    "job.work": "for workers that speak HTTP; `atlas-worker` has a quicker way",
+    "job.beat": "the heartbeat of workers that speak HTTP",
     "openapi": "for programs that are made from it",
 }
 """Operations without a command, and why."""

@@ -16,6 +16,7 @@ from atlasd.config.fields import (
     setting,
     spelled,
 )
+from atlasd.config.jobs import Jobs
 from atlasd.config.service import Service
 from atlasd.config.units import WrongValueError
 from atlasd.services import spec
@@ -230,6 +231,7 @@ class Settings(Section):
     log: DaemonLog = setting(DaemonLog(), "What atlasd itself logs.")
     secrets: Secrets = setting(Secrets(), "Where secrets are kept.")
     settings: dict[str, SettingsSet] = setting({}, "Settings of applications, by name.")
+    jobs: Jobs = setting(Jobs(), "The queue of jobs.")
     services: dict[str, Service] = setting({}, "Programs that are kept running, by name.")
     checks: dict[str, Check] = setting({}, "What is looked at regularly, by name.")
     plugins: dict[str, Plugin] = setting({}, "Settings of plugins, by name.")

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from atlasd.config.jobs import Jobs
 from atlasd.config.outline import Further
 from atlasd.config.problems import Findings
 from atlasd.config.schema import (
@@ -75,6 +76,7 @@ def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None)
         log=section(data, "log", DaemonLog, findings),
         secrets=section(data, "secrets", Secrets, findings),
         settings=_named(data, "settings", SettingsSet, findings),
+        jobs=section(data, "jobs", Jobs, findings),
         services=services,
         checks=checks,
         plugins=plugins,

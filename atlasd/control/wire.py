@@ -327,6 +327,79 @@ OPERATIONS: tuple[Operation, ...] = (
         "Whether the audit log is what was written.",
     ),
     Operation(
+        "job.enqueue", "POST", "/v1/jobs", "EnqueueRequest", "Enqueued", Right.OPERATE,
+        "Enqueues jobs, all or none; they are durable when the answer comes.",
+    ),
+    Operation(
+        "job.list", "GET", "/v1/jobs", "JobsRequest", "Jobs", Right.READ,
+        "Jobs in brief, by id.",
+    ),
+    Operation(
+        "job.show", "GET", "/v1/jobs/{id}", "JobRequest", "JobDetail", Right.READ,
+        "Everything known about one job.",
+    ),
+    Operation(
+        "job.explain", "GET", "/v1/jobs/{id}/explain", "JobRequest", "JobExplained", Right.READ,
+        "The one reason why a job does not run, or what it does.",
+    ),
+    Operation(
+        "job.cancel", "POST", "/v1/jobs/{id}/cancel", "JobRequest", "JobDetail", Right.OPERATE,
+        "Cancels a job that waits, and asks the worker of one that runs to stop it.",
+    ),
+    Operation(
+        "job.retry", "POST", "/v1/jobs/{id}/retry", "JobRetryRequest", "JobDetail", Right.OPERATE,
+        "Makes a job that has ended available again, with a fresh budget of attempts.",
+    ),
+    Operation(
+        "job.work", "POST", "/v1/jobs/work", "WorkRequest", "Work", Right.OPERATE,
+        "Settles jobs and claims new ones: for workers that speak HTTP.",
+    ),
+    Operation(
+        "job.beat", "POST", "/v1/jobs/beat", "BeatRequest", "Beat", Right.OPERATE,
+        "Prolongs leases: for workers that speak HTTP.",
+    ),
+    Operation(
+        "queue.list", "GET", "/v1/queues", "Nothing", "Queues", Right.READ,
+        "Every queue, and how many jobs of it are in which state.",
+    ),
+    Operation(
+        "queue.pause", "POST", "/v1/queues/{queue}/pause", "QueueRequest", "QueuePaused",
+        Right.OPERATE,
+        "Has nothing more claimed from a queue; what runs goes on.",
+    ),
+    Operation(
+        "queue.resume", "POST", "/v1/queues/{queue}/resume", "QueueRequest", "QueuePaused",
+        Right.OPERATE,
+        "Has jobs of a queue claimed again.",
+    ),
+    Operation(
+        "queue.purge", "POST", "/v1/queues/{queue}/purge", "QueuePurgeRequest", "Touched",
+        Right.ADMINISTER,
+        "Deletes jobs of a queue that do not run.",
+    ),
+    Operation(
+        "dead.groups", "GET", "/v1/dead", "DeadGroupsRequest", "DeadGroups", Right.READ,
+        "Dead jobs, grouped by what killed them.",
+    ),
+    Operation(
+        "dead.requeue", "POST", "/v1/dead/requeue", "DeadRequeueRequest", "Touched",
+        Right.OPERATE,
+        "Makes dead jobs available again.",
+    ),
+    Operation(
+        "dead.purge", "POST", "/v1/dead/purge", "DeadRequest", "Touched", Right.ADMINISTER,
+        "Deletes dead jobs.",
+    ),
+    Operation(
+        "breaker.list", "GET", "/v1/breakers", "Nothing", "Breakers", Right.READ,
+        "Every circuit breaker, and what it has counted.",
+    ),
+    Operation(
+        "breaker.set", "POST", "/v1/breakers/{target}", "BreakerRequest", "Breaker",
+        Right.OPERATE,
+        "Forces a circuit breaker into a state, or gives it back to its rules.",
+    ),
+    Operation(
         "plugins", "GET", "/v1/plugins", "Nothing", "Plugins", Right.READ,
         "Every plugin that was found: what it offers, or why it was refused.",
     ),

@@ -73,6 +73,16 @@ class Plugins(Protocol):
         """The metrics of plugins' collectors."""
 
 
+class JobsReport(Protocol):
+    """What is needed of the job engine."""
+
+    def verdict(self) -> Verdict:
+        """Whether jobs can be enqueued and worked."""
+
+    async def metrics(self) -> Sequence[Metric]:
+        """Its metrics."""
+
+
 class Reports:
     """Operations on core itself, as plain values; see `ServiceOperations` for the manner."""
 
@@ -85,9 +95,11 @@ class Reports:
         watch_numbers: Callable[[], Mapping[str, float]] = dict,
         secret_numbers: Callable[[], Iterable[metrics.SecretNumber]] = tuple,
         managed_by_systemd: bool = False,
+        jobs: "JobsReport | None" = None,
     ) -> None:
         """`host` names this one in health bodies; `watch_numbers` are the watchdog's."""
         self._secret_numbers = secret_numbers
+        self._jobs = jobs
         self._managed_by_systemd = managed_by_systemd
         self._core = core
         self._host = host
@@ -112,6 +124,7 @@ class Reports:
             self._store_verdict(),
             self._core.configuration.verdict(),
             self._stopping_verdict(),
+            self._jobs_verdict(),
         ]
         if snapshot is not None:
             verdicts.append(health.of_host(snapshot["services"], checks, now=now, grace=grace))
@@ -150,6 +163,9 @@ class Reports:
             return Verdict(status=Health.WARN, output="atlasd is shutting down")
         return Verdict(status=Health.PASS)
 
+    def _jobs_verdict(self) -> Verdict:
+        return self._jobs.verdict() if self._jobs is not None else Verdict(status=Health.PASS)
+
     def _adopted_verdict(self) -> Verdict:
         if self._core.converged or not self._core.services.connected:
             return Verdict(status=Health.PASS)
@@ -164,6 +180,7 @@ class Reports:
             ("atlasd:store", self._store_verdict()),
             ("atlasd:config", self._core.configuration.verdict()),
             ("atlasd:stopping", self._stopping_verdict()),
+            ("atlasd:jobs", self._jobs_verdict()),
         ):
             item: dict[str, Any] = {
                 "componentType": "system",
@@ -297,9 +314,12 @@ class Reports:
             numbers=numbers,
             plugins=self._plugins.costs(),
             secrets=self._secret_numbers(),
-            added=await self._plugins.collect(),
+            added=[*await self._plugins.collect(), *await self._job_metrics()],
             now=self._core.clock.wall(),
         )
+
+    async def _job_metrics(self) -> Sequence[Metric]:
+        return await self._jobs.metrics() if self._jobs is not None else ()
 
     async def shutdown(self, *, keep_services: bool, actor: str) -> Body:
         """`shutdown`: begun when this answers; core ends when the services have.

@@ -32,9 +32,12 @@ from atlasd.core.reconcile import Wish
 from atlasd.core.reports import Reports
 from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
 from atlasd.daemon.ground import Ground, Stop, applied, either, offers, step, watchdog
+from atlasd.daemon.jobs import CLOSE_LIMIT, JobThread
+from atlasd.daemon.jobs import methods as jobs_methods
 from atlasd.daemon.secret_desk import SecretDesk
 from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
+from atlasd.jobs.operations import JobOperations
 from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
 from atlasd.pluginhost.renewing import Renewing
@@ -108,6 +111,7 @@ async def _serve(
         store=store,
         publish=core.bus.publish,
     )
+    jobs = JobThread(ground.host, ground.paths, ground.config.settings.jobs)
     configuring = ConfigOperations(
         core,
         generations,
@@ -117,6 +121,7 @@ async def _serve(
             "plugins": lambda config: plugins.renew(config.plugins),
             "watch": following.follow,
             "secrets": secret_desk.follow,
+            "jobs": lambda config: jobs.follow(config.settings.jobs),
         },
         restore=Restorer(ground.paths, generations.history, generations.present).restore,
     )
@@ -136,6 +141,7 @@ async def _serve(
         host=socket.gethostname(),
         plugins=HostPlugins(ground.host),
         managed_by_systemd=ground.role == "core" and notify.enabled(),
+        jobs=jobs,
         watch_numbers=lambda: {
             "atlasd_loop_lag_seconds": lag.seconds,
             "atlasd_watchdog_pings_total": float(dog.pings),
@@ -156,6 +162,7 @@ async def _serve(
                     services, configuring, questions, past, editing, settings, reports, output
                 ),
                 **secret_desk.methods(),
+                **jobs_methods(JobOperations(jobs.ask, lambda: jobs.rules)),
             },
             performed=_performed(core),
             clock=core.clock,
@@ -165,6 +172,7 @@ async def _serve(
     for offer in ground.host.offers(PluginOperation):
         server.register_operations(offer.plugin, [offer.descriptor], ground.host.perform)
     await server.start()
+    jobs.start()
     try:
         async with asyncio.TaskGroup() as group:
             work = [
@@ -198,6 +206,7 @@ async def _serve(
     finally:
         ground.heard.remove(core.bus.publish)
         await step("the control socket", server.close())
+        await step("jobs", jobs.close(), CLOSE_LIMIT)
 
 
 async def _reload(configuring: ConfigOperations[Config]) -> None:

@@ -1,0 +1,268 @@
+"""Jobs of core: the engine in a thread with a loop of its own, behind its socket."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from atlasd.config.jobs import Jobs
+from atlasd.contracts.collectors import Metric
+from atlasd.contracts.queue import QueueCount, QueueLimits, QueueStoreType, Rules
+from atlasd.contracts.settings import NoSettings
+from atlasd.control.rights import caller_of
+from atlasd.control.socketfile import ControlSocket
+from atlasd.control.wire import Right
+from atlasd.core.health import Verdict
+from atlasd.errors import AtlasError
+from atlasd.jobs.circuit import CircuitPolicy
+from atlasd.jobs.engine import JobEngine
+from atlasd.jobs.framed import FramedJobs
+from atlasd.jobs.metrics import metrics_of
+from atlasd.jobs.operations import JobOperations
+from atlasd.jobs.rules import QueueRules, Retention
+from atlasd.paths import Paths
+from atlasd.pluginhost.host import PluginHost
+from atlasd.states import Health
+
+T = TypeVar("T")
+
+RETRY = 5.0
+"""Seconds before a store that would not open is tried again."""
+CLOSE_LIMIT = 10.0
+
+_log = logging.getLogger("atlasd.daemon")
+
+
+async def _counts(engine: JobEngine) -> tuple[Sequence[QueueCount], int]:
+    return await engine.store.count(), await engine.store.now()
+
+
+class LiveRules:
+    """Rules that can be exchanged under a store that holds on to them."""
+
+    def __init__(self, rules: QueueRules) -> None:
+        self.now = rules
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
+
+
+class JobThread:
+    """The job engine of core. A store that cannot be opened keeps nobody else from working."""
+
+    def __init__(self, host: PluginHost, paths: Paths, jobs: Jobs) -> None:
+        self._host = host
+        self._socket = ControlSocket(str(Path(paths.run, "jobs.sock")))
+        self._store = jobs.store
+        self._live = LiveRules(rules_of(jobs))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._engine: JobEngine | None = None
+        self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self._began = threading.Event()
+        self.trouble = "the job engine is starting"
+        """Why there is no engine now; empty when there is."""
+        self.settled: dict[str, int] = {}
+
+    @property
+    def rules(self) -> Rules:
+        """The rules in force."""
+        return cast("Rules", self._live)
+
+    def start(self) -> None:
+        """Begin; whether the store opens is seen later."""
+        self._thread.start()
+        self._began.wait(CLOSE_LIMIT)
+
+    async def follow(self, jobs: Jobs) -> None:
+        """Work by these rules from now on; another store needs a new start of core."""
+        self._live.now = rules_of(jobs)
+
+    async def ask(self, work: Callable[[JobEngine], Awaitable[T]]) -> T:
+        """What `work` gives in the engine's loop. Raises `job.store` while there is no engine."""
+        loop, engine = self._loop, self._engine
+        if loop is None or engine is None:
+            raise AtlasError(
+                "job.store",
+                f"there is no queue: {self.trouble}",
+                hint="`atlasctl health` tells when it is back; nothing was done",
+            )
+
+        async def there() -> T:
+            return await work(engine)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+
+    async def close(self) -> None:
+        """Let workers go and end the thread."""
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(self._thread.join, CLOSE_LIMIT)
+
+    def verdict(self) -> Verdict:
+        """Whether jobs can be enqueued and worked, for `/health`."""
+        engine = self._engine
+        trouble = self.trouble if engine is None else engine.trouble
+        if not trouble:
+            return Verdict(status=Health.PASS)
+        return Verdict(status=Health.WARN, output=f"jobs: {trouble}")
+
+    async def metrics(self) -> Sequence[Metric]:
+        """The metrics of the engine and of its store; none while there is no engine."""
+        engine = self._engine
+        if engine is None:
+            return ()
+        try:
+            counts, now = await self.ask(_counts)
+        except AtlasError:
+            return ()
+        return metrics_of(
+            counts,
+            now=now,
+            settled=self.settled,
+            workers=len(engine.sessions),
+            numbers=engine.store.numbers(),
+        )
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live_on())
+        except Exception as error:  # noqa: BLE001  core goes on without it, and says so
+            self.trouble = f"the job engine has fallen: {type(error).__name__}"
+            _log.exception("the job engine has fallen")
+        finally:
+            self._engine = None
+            self._began.set()
+
+    async def _live_on(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        while not self._stop.is_set():
+            try:
+                await self._serve(self._stop)
+            except AtlasError as error:
+                if error.message != self.trouble:
+                    _log.error("jobs: %s (%s)", error.message, error.hint)
+                self.trouble = error.message
+                self._began.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY):
+                        await self._stop.wait()
+
+    async def _serve(self, stop: asyncio.Event) -> None:
+        offer = self._host.find(QueueStoreType, self._store, wanted_by="jobs.store")
+        context = self._host.context(offer.plugin)
+        identity = f"{os.uname().nodename}/{_boot()}/{secrets.token_hex(4)}"
+        loop = asyncio.get_running_loop()
+        async with offer.descriptor.open(NoSettings(), context, self.rules) as store:
+            engine = JobEngine(store, identity=identity, settled=self._count)
+            server = await loop.create_unix_server(
+                partial(FramedJobs, engine, admit=admit), sock=self._socket.open()
+            )
+            clockwork = asyncio.create_task(engine.run(), name="jobs clockwork")
+            self._engine, self.trouble = engine, ""
+            self._began.set()
+            try:
+                await stop.wait()
+            finally:
+                self._engine = None
+                self.trouble = "the job engine is stopping"
+                server.close()
+                clockwork.cancel()
+                for session in list(engine.sessions.values()):
+                    with contextlib.suppress(AtlasError):
+                        await engine.close_session(session)
+                self._socket.close()
+
+    def _count(self, word: str, count: int) -> None:
+        self.settled[word] = self.settled.get(word, 0) + count
+
+
+def admit(connection: Any) -> str:
+    """The actor at the other end; raises `operation.denied` for one that may not operate."""
+    caller = caller_of(connection)
+    if not caller.may(Right.OPERATE):
+        raise AtlasError(
+            "operation.denied",
+            f"user {caller.uid} may not work with jobs",
+            hint="become a member of the group atlasd",
+        )
+    return caller.actor
+
+
+def methods(operations: JobOperations) -> Mapping[str, Callable[..., Any]]:
+    """Each operation on jobs, by name, and what performs it."""
+    return {
+        "job.enqueue": operations.enqueue,
+        "job.list": operations.list,
+        "job.show": operations.show,
+        "job.explain": operations.explain,
+        "job.cancel": operations.cancel,
+        "job.retry": operations.retry,
+        "job.work": operations.work,
+        "job.beat": operations.beat,
+        "queue.list": operations.queues,
+        "queue.pause": operations.pause,
+        "queue.resume": operations.resume,
+        "queue.purge": operations.purge,
+        "dead.groups": operations.dead_groups,
+        "dead.requeue": operations.dead_requeue,
+        "dead.purge": operations.dead_purge,
+        "breaker.list": operations.breakers,
+        "breaker.set": operations.breaker_set,
+    }
+
+
+def rules_of(jobs: Jobs) -> QueueRules:
+    """The rules that `[jobs]` states; times there are seconds."""
+    return QueueRules(
+        queues={
+            name: QueueLimits(
+                size=one.size or 0,
+                concurrency=one.concurrency or 0,
+                key_concurrency=one.key_concurrency or 0,
+                rate=one.rate or 0.0,
+                burst=one.burst,
+                key_rate=one.key_rate or 0.0,
+                key_burst=one.key_burst,
+                weights=one.weights,
+                aging=round(one.aging * 1000),
+                strict=one.strict,
+            )
+            for name, one in jobs.queues.items()
+        },
+        circuits={
+            name: CircuitPolicy(
+                minimum_calls=one.minimum_calls,
+                failure_ratio=one.failure_ratio,
+                slow_after=round((one.slow_after or 0.0) * 1000),
+                slow_ratio=one.slow_ratio,
+                open_for=round(one.open_for * 1000),
+                open_cap=round(one.open_cap * 1000),
+                probes=one.probes,
+                successes=one.successes,
+            )
+            for name, one in jobs.breakers.items()
+        },
+        retention=Retention(
+            completed=round(jobs.keep_completed * 1000),
+            cancelled=round(jobs.keep_cancelled * 1000),
+            dead=round(jobs.keep_dead * 1000),
+        ),
+    )
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        return "unknown"
