@@ -12,6 +12,7 @@ from atlasd.control.server import Handler
 from atlasd.control.wire import OPERATIONS
 from atlasd.errors import AtlasError, nearest
 from atlasd.states import Health, Wanted
+from tests.job_double import KINDS, FakeJobs
 from tests.secret_double import FakeSecrets
 
 START = datetime(2026, 11, 23, 17, 44, 43, 123456, tzinfo=UTC)
@@ -54,6 +55,7 @@ class FakeCore:
         self.log: list[m.LogRecord] = []
         self.events: list[m.Event] = []
         self.secrets = FakeSecrets()
+        self.jobs = FakeJobs()
 
     def handlers(self) -> dict[str, Handler]:
         own = {o.name for o in OPERATIONS} - {"openapi"}
@@ -62,6 +64,8 @@ class FakeCore:
     def _recorded(self, name: str) -> Handler:
         if name.startswith("secret."):
             method = self.secrets.method(name)
+        elif name.startswith(KINDS):
+            method = self.jobs.method(name)
         else:
             method = getattr(self, "do_" + name.replace(".", "_").replace("-", "_"))
 

@@ -351,11 +351,11 @@ OPERATIONS: tuple[Operation, ...] = (
         "Makes a job that has ended available again, with a fresh budget of attempts.",
     ),
     Operation(
-        "job.work", "POST", "/v1/jobs/work", "WorkRequest", "Work", Right.OPERATE,
+        "job.work", "POST", "/v1/jobs-work", "WorkRequest", "Work", Right.OPERATE,
         "Settles jobs and claims new ones: for workers that speak HTTP.",
     ),
     Operation(
-        "job.beat", "POST", "/v1/jobs/beat", "BeatRequest", "Beat", Right.OPERATE,
+        "job.beat", "POST", "/v1/jobs-beat", "BeatRequest", "Beat", Right.OPERATE,
         "Prolongs leases: for workers that speak HTTP.",
     ),
     Operation(

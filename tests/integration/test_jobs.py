@@ -145,12 +145,12 @@ def test_a_worker_that_is_only_curl(daemon: Atlas) -> None:
 
     made = curl("jobs", {"jobs": [{"kind": "pdf.make", "args": {"page": 3}}]})
     number = made["jobs"][0]["id"]
-    (job,) = curl("jobs/work", {"worker": "curl", "limit": 1, "wait_seconds": 5})["jobs"]
+    (job,) = curl("jobs-work", {"worker": "curl", "limit": 1, "wait_seconds": 5})["jobs"]
     assert (job["id"], job["args"]) == (number, {"page": 3})
     held = [[job["id"], job["token"]]]
-    assert curl("jobs/beat", {"worker": "curl", "held": held}) == {"lost": [], "cancel": []}
-    assert curl("jobs/work", {"worker": "curl", "finish": held})["lost"] == []
-    again = curl("jobs/work", {"worker": "curl", "finish": held})
+    assert curl("jobs-beat", {"worker": "curl", "held": held}) == {"lost": [], "cancel": []}
+    assert curl("jobs-work", {"worker": "curl", "finish": held})["lost"] == []
+    again = curl("jobs-work", {"worker": "curl", "finish": held})
     assert again["error"]["code"] == "job.lease_lost"
     assert ctl_json(daemon, "job", "show", str(number))["state"] == "completed"
 

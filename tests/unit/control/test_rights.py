@@ -50,6 +50,8 @@ def test_a_right_includes_the_lesser_ones() -> None:
         "shutdown",
         "services-role.upgrade",
         "settings.reveal",
+        "queue.purge",
+        "dead.purge",
         "config.rollback",
         "config.set",
         "config.unset",

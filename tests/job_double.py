@@ -1,0 +1,56 @@
+"""Jobs of a core that plays along: the real operations, over a real queue in a folder."""
+
+import asyncio
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from atlasd.control import models
+from atlasd.control.rights import Caller
+from atlasd.control.wire import BY_NAME
+from atlasd.daemon.jobs import methods
+from atlasd.jobs.engine import JobEngine
+from atlasd.jobs.operations import JobOperations
+from atlasd.jobs.rules import QueueRules
+from atlasd.testing.context import PlainContext
+from atlasd_plugins.queue_sqlite import connect
+from atlasd_plugins.queue_sqlite.store import SqliteQueue
+
+T = TypeVar("T")
+
+KINDS = ("job.", "queue.", "dead.", "breaker.")
+
+
+class FakeJobs:
+    """One host's queue, opened once for each loop that asks, and closed with this object."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="atlasd-jobs-"))
+        self.rules = QueueRules()
+        self._engines: dict[asyncio.AbstractEventLoop, JobEngine] = {}
+        self._methods = methods(JobOperations(self._ask, lambda: self.rules))
+
+    async def _ask(self, work: Callable[[JobEngine], Awaitable[T]]) -> T:
+        loop = asyncio.get_running_loop()
+        if loop not in self._engines:
+            path = self.folder / "queue.db"
+            store = SqliteQueue(path, connect(path), PlainContext(self.folder), self.rules)
+            self._engines[loop] = JobEngine(store, identity="test")
+        return await work(self._engines[loop])
+
+    def __del__(self) -> None:
+        for engine in self._engines.values():
+            assert isinstance(engine.store, SqliteQueue)
+            engine.store._connection.close()
+
+    def method(self, name: str) -> Callable[[Any, Caller], Awaitable[Any]]:
+        """What performs an operation, as the control server calls it."""
+        answer = getattr(models, BY_NAME[name].answer)
+
+        async def perform(request: Any, caller: Caller) -> Any:
+            fields = {field: getattr(request, field) for field in type(request).model_fields}
+            body = await self._methods[name](actor=caller.actor, **fields)
+            return answer.model_validate(body, strict=False)
+
+        return perform
