@@ -94,12 +94,17 @@ class Reports:
         plugins: Plugins,
         watch_numbers: Callable[[], Mapping[str, float]] = dict,
         secret_numbers: Callable[[], Iterable[metrics.SecretNumber]] = tuple,
+        secret_faults: Callable[[], Sequence[str]] = tuple,
         managed_by_systemd: bool = False,
         jobs: "JobsReport | None" = None,
     ) -> None:
-        """`host` names this one in health bodies; `watch_numbers` are the watchdog's."""
+        """`host` names this one in health bodies; `watch_numbers` are the watchdog's.
+
+        `secret_faults` has a sentence for each secret that cannot be fetched or rotated.
+        """
         self._secret_numbers = secret_numbers
         self._jobs = jobs
+        self._secret_faults = secret_faults
         self._managed_by_systemd = managed_by_systemd
         self._core = core
         self._host = host
@@ -123,6 +128,7 @@ class Reports:
             self._link_verdict(),
             self._store_verdict(),
             self._core.configuration.verdict(),
+            self._secrets_verdict(),
             self._stopping_verdict(),
             self._jobs_verdict(),
         ]
@@ -158,6 +164,13 @@ class Reports:
             return Verdict(status=Health.WARN, output=f"the database: {failing}")
         return Verdict(status=Health.PASS)
 
+    def _secrets_verdict(self) -> Verdict:
+        faults = self._secret_faults()
+        if not faults:
+            return Verdict(status=Health.PASS)
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        return Verdict(status=Health.WARN, output=f"{faults[0]}{more}")
+
     def _stopping_verdict(self) -> Verdict:
         if self._core.stopping:
             return Verdict(status=Health.WARN, output="atlasd is shutting down")
@@ -179,6 +192,7 @@ class Reports:
             ("atlasd:adopted", self._adopted_verdict()),
             ("atlasd:store", self._store_verdict()),
             ("atlasd:config", self._core.configuration.verdict()),
+            ("atlasd:secrets", self._secrets_verdict()),
             ("atlasd:stopping", self._stopping_verdict()),
             ("atlasd:jobs", self._jobs_verdict()),
         ):

@@ -147,6 +147,7 @@ async def _serve(
             "atlasd_watchdog_pings_total": float(dog.pings),
         },
         secret_numbers=secret_desk.numbers,
+        secret_faults=secret_desk.faults,
     )
     output = LogOperations(core, log_dir=ground.paths.log)
     settings = SettingsOperations(

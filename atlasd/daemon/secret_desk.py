@@ -191,6 +191,23 @@ class SecretDesk:
         for outcome, count in outcomes.items():
             yield "atlasd_secret_rotations_total", {"outcome": outcome}, float(count)
 
+    def faults(self) -> tuple[str, ...]:
+        """A sentence for each secret in use that cannot be fetched, or not rotated."""
+        engine = self._vault.engine
+        if engine is None:
+            return ()
+        found = [
+            f"secret {one.key.name} of {one.key.backend}: {one.error}"
+            + ("; a value from before is used" if one.age is not None else "")
+            for one in engine.standing(self._config().secrets, engine.watched)
+            if one.error
+        ]
+        if self.rotations is not None:
+            found += [
+                f"the rotation of {row.name} failed: {row.error}" for row in self.rotations.failing
+            ]
+        return tuple(found)
+
     async def keep(self, reload: Callable[[], Awaitable[object]]) -> None:
         """Whenever a secret that is in use has changed, have the configuration read anew."""
         loop = asyncio.get_running_loop()

@@ -133,15 +133,17 @@ class Cache:
     def keep(
         self, key: Key, value: SecretVersion, now: float, chance: float, *, age: float = 0.0
     ) -> bool:
-        """Take in what was fetched `age` seconds ago; whether it is another version than before.
+        """Take in what was fetched `age` seconds ago; whether it is another value than before.
 
-        `chance` is uniform in [0, 1).
+        One that could not be had before is another one, too. `chance` is uniform in [0, 1).
         """
         before = self._entries.get(key)
         span = self.rules.fresh_for * (1.0 + SPREAD * (2.0 * chance - 1.0))
         self._entries[key] = Entry(value=value, fetched=now - age, due=now - age + span)
-        old = before.value if before is not None else None
-        return old is not None and (old.version, old.value) != (value.version, value.value)
+        if before is None:
+            return False
+        old = before.value
+        return old is None or (old.version, old.value) != (value.version, value.value)
 
     def failed(self, key: Key, error: AtlasError, now: float, chance: float) -> bool:
         """An attempt failed; whether that ended the use of a value that was known until now."""

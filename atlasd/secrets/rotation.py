@@ -132,6 +132,11 @@ class RotationEngine:
         """How far the rotation of a secret has come; None for one that never was rotated."""
         return self._known.get((backend, name))
 
+    @property
+    def failing(self) -> tuple[Rotation, ...]:
+        """Those whose last attempt failed."""
+        return tuple(row for row in self._known.values() if row.error)
+
     # --- one rotation
 
     async def rotate(

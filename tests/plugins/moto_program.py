@@ -1,4 +1,5 @@
-"""moto's server as a program: it prints its address, and ends with its standard input.
+"""moto's server as a program: it prints its address (an argument
+is its port), and ends with its standard input.
 
 Two things that AWS does and moto does not are added: putting into a deleted secret is refused, and
 a put after a move of AWSCURRENT takes the label from the version that has it now.
@@ -38,7 +39,8 @@ setattr(SecretsManagerBackend, "put_secret_value", put_secret_value)  # noqa: B0
 setattr(SecretsManagerBackend, "update_secret_version_stage", update_secret_version_stage)  # noqa: B010  mypy
 
 if __name__ == "__main__":
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     sys.stdout.write(f"http://{host}:{port}\n")

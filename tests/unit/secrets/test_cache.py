@@ -112,7 +112,7 @@ def test_a_revocation_during_an_outage_is_not_forgotten_by_it() -> None:
 def test_a_secret_that_is_there_again_is_used_again() -> None:
     cache = fetched()
     cache.failed(KEY, error("secret.disabled"), 400.0, 0.5)
-    cache.keep(KEY, version(2), 500.0, 0.5)
+    assert cache.keep(KEY, version(2), 500.0, 0.5)
     assert cache.look(KEY, 501.0).value == version(2)
 
 
@@ -142,6 +142,13 @@ def test_another_version_is_noticed() -> None:
     assert cache.keep(KEY, version(2), 600.0, 0.5)
     old = SecretVersion(name="db", version="v2", value=SecretValue("changed in place"))
     assert cache.keep(KEY, old, 900.0, 0.5)
+
+
+def test_what_was_missing_and_is_there_now_is_noticed() -> None:
+    cache = Cache()
+    cache.failed(KEY, error("secret.not_found"), 0.0, 0.5)
+    assert cache.keep(KEY, version(1), 1.0, 0.5)
+    assert not Cache().keep(KEY, version(1), 1.0, 0.5)
 
 
 def test_versions_are_kept_apart() -> None:
