@@ -175,7 +175,7 @@ class CoreStopped(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConfigurationLoaded(Event):
-    """A configuration was read, validated and swapped in; `detail` says what could not follow."""
+    """A configuration was read, validated and swapped in; `detail` says what didn't follow."""
 
     kind = "config-loaded"
     actor: str = ""

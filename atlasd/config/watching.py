@@ -196,11 +196,12 @@ class Watcher:
 
 
 def digests(places: Places) -> dict[str, str]:
-    """By path a digest of each file that is there."""
+    """By path a digest of each file that is there; empty for what is there and can't be read."""
     paths = set(places.files)
     for folder in places.folders:
         paths.update(_files_in(folder))
-    return {one.path: one.digest for one in take(paths).files}
+    found = {one.path: one.digest for one in take(paths).files}
+    return found | {path: "" for path in paths - found.keys() if os.path.lexists(path)}
 
 
 def _files_in(folder: str) -> Iterable[str]:

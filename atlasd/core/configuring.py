@@ -235,7 +235,7 @@ class ConfigOperations(Generic[C]):
                 time=self._core.clock.wall(),
                 actor=actor,
                 generation=candidate.number,
-                detail="; ".join(failures),
+                detail="; ".join((f"generation {candidate.number}", *failures)),
             )
         )
         self._core.changed()

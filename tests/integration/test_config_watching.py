@@ -125,6 +125,17 @@ async def test_a_folder_that_is_made_later_is_followed_and_files_in_it(tmp_path:
         await desk.says(a_toml="one", z_toml="zz")
 
 
+async def test_what_cannot_be_read_is_told_of_too(tmp_path: Path) -> None:
+    async with watching(tmp_path) as desk:
+        desk.parts.mkdir()
+        for make in (os.mkfifo, lambda p: p.symlink_to("nowhere"), Path.mkdir):
+            path = desk.parts / "x.toml"
+            make(path)
+            await desk.says(a_toml="one")
+            path.rmdir() if path.is_dir() else path.unlink()
+            await desk.says(a_toml="one")
+
+
 async def test_what_changes_nothing_is_not_told(tmp_path: Path) -> None:
     async with watching(tmp_path) as desk:
         desk.file.touch()
