@@ -222,6 +222,8 @@ async def _reload(configuring: ConfigOperations[Config]) -> None:
         )
     except AtlasError as error:
         _log.error("configuration not read anew: %s", error.message)
+    except Exception:  # noqa: BLE001  core must not fall because of a file
+        _log.exception("configuration not read anew")
     finally:
         notify.ready()
 
