@@ -71,6 +71,7 @@ class SecretDeleteRequest(SecretRequest):
 
     recovery: Seconds | None = Field(
         default=None,
+        le=10 * 366 * 86400,  # ten years: what a duration cannot hold is not a server's error
         description="Seconds for which it can be recovered, 0 for good; null: the backend's own.",
     )
     force: bool = Field(default=False, description="Also when the configuration refers to it.")
