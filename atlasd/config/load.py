@@ -15,10 +15,10 @@ from atlasd.clock import Clock, RealClock, utc
 from atlasd.config import applications as of_applications
 from atlasd.config import defaults, deliveries, layers, resolving, rules, surroundings
 from atlasd.config.applications import Applications, Given, Result
+from atlasd.config.complaints import complaints
 from atlasd.config.convert import host_policy, service_spec
 from atlasd.config.layers import BESIDE_NO_FILE, Described
 from atlasd.config.merge import Merged
-from atlasd.config.merging import complaints
 from atlasd.config.places import Shadowed
 from atlasd.config.problems import Findings, Problem, in_order, invalid, report, undotted
 from atlasd.config.referenced import Known, Referenced, table_at

@@ -6,46 +6,17 @@ layers say. Lists of tables that each have an `id` are merged table by table.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from atlasd.config.places import DEFAULTS, Origin, Places, Shadowed
+from atlasd.config.merged import Complaint, Conflict, Merged, Misuse, Operator
+from atlasd.config.places import DEFAULTS, Origin, Places
 from atlasd.contracts.config import UNSET, KeyPath, Layer, Position
+
+__all__ = ["Conflict", "Kinds", "Merged", "Merging", "Misuse", "Rules", "merge"]
 
 Kinds = Callable[[KeyPath], frozenset[str]]
 """The kinds of value that may stand at a path; empty where nobody knows."""
-Complaint = Literal["no list", "no list below", "no such item", "nothing below", "ids"]
-"""`no list`: an operator's value is none. `no list below`: what it is applied to is none. `no such
-item`: it removes what isn't there. `nothing below`: there is nothing to remove from or to unset.
-`ids`: some tables of a list have an id and some have none, or two have the same."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conflict:
-    """Two layers that hold different kinds of value at one path; the higher one was left out."""
-
-    path: KeyPath
-    lower: Position
-    higher: Position
-    lower_value: Any = field(repr=False)
-    higher_value: Any = field(repr=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Misuse:
-    """An operator that cannot do its work, or has none to do."""
-
-    path: KeyPath
-    complaint: Complaint
-    where: Position
-    operator: Literal["+", "-", "unset", ""] = ""
-    value: Any = field(default=None, repr=False)
-    """What the complaint is about; it may be a secret."""
-
-    @property
-    def warning(self) -> bool:
-        """Whether the result is what the layer wants all the same."""
-        return self.complaint in ("no such item", "nothing below")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,51 +36,6 @@ class Rules:
     """The key that makes a list of tables be merged table by table; empty: none does."""
     stands_for_any: Callable[[Any], bool] = lambda _value: False
     """Whether a value stands for another one of unknown kind, as a reference does."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Merged:
-    """What all layers together say."""
-
-    layer: Layer
-    """The data, and for each key and value the file that had the last word on it."""
-    conflicts: tuple[Conflict, ...]
-    misuses: tuple[Misuse, ...]
-    unset: dict[KeyPath, Position]
-    """Keys that a layer has unset, and no higher one has set again."""
-    _origin: Origin = field(repr=False)
-    _shadowed: dict[KeyPath, list[tuple[Layer, KeyPath, Any]]] = field(repr=False)
-
-    @property
-    def data(self) -> dict[str, Any]:
-        """The settings themselves."""
-        return self.layer.data
-
-    def shadowed(self, path: KeyPath) -> tuple[Shadowed, ...]:
-        """The values that were replaced, removed or unset at a path, the lowest layer first."""
-        return tuple(
-            Shadowed(value=value, place=layer.where(source), layer=layer.name)
-            for layer, source, value in self._shadowed.get(path, ())
-        )
-
-    def layer_of(self, path: KeyPath) -> Layer:
-        """The layer that had the last word on a path, or on what is nearest around it."""
-        return self._origin.at(path)[0].layer
-
-    def has(self, path: KeyPath) -> bool:
-        """Whether a layer says something at a path."""
-        value: Any = self.layer.data
-        for key in path:
-            try:
-                value = value[key]
-            except (KeyError, IndexError, TypeError):
-                return False
-        return True
-
-    @property
-    def all_shadowed(self) -> tuple[KeyPath, ...]:
-        """Every path at which a value was replaced, removed or unset."""
-        return tuple(self._shadowed)
 
 
 def merge(layers: Sequence[Layer], rules: Rules) -> Merged:
@@ -290,7 +216,7 @@ class Merging:
         complaint: Complaint,
         path: KeyPath,
         where: Position,
-        operator: Literal["+", "-", "unset", ""] = "",
+        operator: Operator = "",
         value: Any = None,
     ) -> None:
         self._misuses.append(
@@ -328,7 +254,7 @@ class Merging:
         key = path[-1]
         assert isinstance(key, str)
         where = layer.where(source)
-        operator: Literal["+", "-"] = "+" if str(source[-1]).endswith("+") else "-"
+        operator: Operator = "+" if str(source[-1]).endswith("+") else "-"
         given = self._as_list(path, value)
         if given is None:
             self._misuse("no list", path, where, operator, value)

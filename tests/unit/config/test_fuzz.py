@@ -1,8 +1,10 @@
 """Whatever stands in a configuration, the answer is a configuration or a list of problems."""
 
+import dataclasses
+import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlasd.config import rules
@@ -10,8 +12,9 @@ from atlasd.config.problems import Findings, report
 from atlasd.config.shape import Shape, at
 from atlasd.config.surroundings import examine
 from atlasd.config.validate import validate
-from atlasd.contracts.config import Layer
-from tests.unit.config.desk import ENVIRON, FakeHost
+from atlasd.contracts.config import KeyPath, Layer
+from atlasd.errors import AtlasError
+from tests.unit.config.desk import ENVIRON, Desk, FakeHost
 
 SCALARS: st.SearchStrategy[Any] = st.one_of(
     st.text(max_size=20),
@@ -85,3 +88,78 @@ def test_what_may_be_a_secret_is_never_repeated(key: str, value: str, listed: bo
     )
     assert "host" in said
     assert value not in said
+
+
+LAYER = st.dictionaries(
+    st.sampled_from(["services", "host", "checks", "secrets+", "log-", "extends", "x"]),
+    st.recursive(
+        st.one_of(
+            st.none(),
+            st.booleans(),
+            st.integers(-5, 5),
+            st.sampled_from(["web", "secret://db", "${env:HOME}", "${?env:X}", "30s", ""]),
+            st.just({"unset": True}),
+        ),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3),
+            st.dictionaries(
+                st.sampled_from(
+                    ["web", "db", "command", "requires", "requires+", "env-", "env", "id", "nice"]
+                ),
+                inner,
+                max_size=4,
+            ),
+        ),
+        max_leaves=12,
+    ),
+    max_size=4,
+)
+NAMES = st.lists(
+    st.sampled_from(["SERVICES", "WEB", "ENV", "NICE", "HOST", "LOG", "LEVEL", "X", ""]), max_size=5
+).map("__".join)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(LAYER, min_size=3, max_size=3),
+    st.dictionaries(
+        NAMES, st.sampled_from(["1", "x", "[1]", "{}", "{unset=true}", ""]), max_size=3
+    ),
+    st.lists(
+        st.sampled_from(["log.level=x", "a", "services.web.requires+=[1]", "x.y=1"]), max_size=2
+    ),
+)
+def test_whatever_the_layers_say_the_answer_is_a_configuration_or_problems(
+    desk: Desk, layers: list[dict[str, Any]], variables: dict[str, str], words: list[str]
+) -> None:
+    places = ("atlasd.json", "conf.d/a.json", "environments/production.json")
+    for name, data in zip(places, layers, strict=True):
+        desk.write(json.dumps(data), name)
+    tried = dataclasses.replace(
+        desk,
+        paths=dataclasses.replace(desk.paths, config=f"{desk.etc}/atlasd.json"),
+        environ=desk.environ | {f"ATLASD__{name}": text for name, text in variables.items()},
+        overrides=tuple(words),
+    )
+    try:
+        problems = tried.check()
+    except AtlasError as error:
+        if error.code != "config.environment":
+            raise
+        return
+    errors = [problem for problem in problems if not problem.warning]
+    assert all(problem.file and (problem.expected or problem.got) for problem in problems)
+    if not errors:
+        config = tried.load()
+        for path in leaves_of(config.data):
+            assert config.origin(path).origin
+            assert config.layer_of(path)
+
+
+def leaves_of(data: Any, path: KeyPath = ()) -> list[KeyPath]:
+    found = [path] if path else []
+    for key, value in data.items() if isinstance(data, dict) else ():
+        found += leaves_of(value, (*path, key))
+    return found

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from atlasd.config import shape
-from atlasd.config.merge import Conflict, Merged, Misuse
+from atlasd.config.merged import Conflict, Merged, Misuse
 from atlasd.config.problems import Problem, dotted, shown
 from atlasd.contracts.config import KeyPath
 from atlasd.errors import nearest
