@@ -217,6 +217,7 @@ def _problem(complaint: Complaint) -> Problem:
         expected=complaint.expected,
         got=complaint.got,
         hint=complaint.hint,
+        shadows=complaint.shadows,
         warning=complaint.warning,
     )
 

@@ -7,7 +7,7 @@ from atlasd.config import files, references, resolving, shape
 from atlasd.config.files import Sources
 from atlasd.config.inner import part, put_in
 from atlasd.config.merge import Merged, Misuse, Rules, merge
-from atlasd.config.problems import Findings, Problem, dotted, undotted
+from atlasd.config.problems import Findings, Problem, dotted, shadow_in_words, undotted
 from atlasd.config.referenced import Known, Referenced
 from atlasd.config.resolving import Around
 from atlasd.config.units import WrongValueError
@@ -80,6 +80,7 @@ class Workshop:
         return Laid(
             layer=merged.layer,
             shadowed=lambda path: tuple(one.place for one in merged.shadowed(path)),
+            shadow=lambda path: _shadow(merged, path),
             complaints=(*conflicts, *(_misused(one) for one in merged.misuses)),
         )
 
@@ -134,6 +135,12 @@ class Workshop:
 
 
 _ALL_KINDS = frozenset({"table", "list", "string", "boolean", "number", "date", "null"})
+
+
+def _shadow(merged: Merged, path: KeyPath) -> str:
+    below = merged.shadowed(path)
+    # Told as a setting of the configuration is, whose second key is a name that says nothing.
+    return shadow_in_words(below[-1], ("settings", "", *path)) if below else ""
 
 
 def _kind_of(value: object) -> str:

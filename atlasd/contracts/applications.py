@@ -22,6 +22,8 @@ class Complaint:
     expected: str = ""
     got: str = ""
     hint: str = ""
+    shadows: str = ""
+    """Of a value that is wrong: the value below it that it replaces, and where that stands."""
     warning: bool = False
 
 
@@ -118,6 +120,8 @@ class Laid:
     layer: Layer
     shadowed: Callable[[KeyPath], tuple[Position, ...]]
     """Where values stand that a higher layer replaced at a path, the lowest first."""
+    shadow: Callable[[KeyPath], str] = lambda _path: ""
+    """The value that was replaced at a path last, for people, and where it stands."""
     complaints: tuple[Complaint, ...] = ()
 
 

@@ -124,7 +124,9 @@ class _Preparing:
             raise _StopError
         data = layering.typed(filled)
         secrets = {**_in_plain_text(data, filled.references), **filled.secrets}
-        speaker = Speaker(layer=laid.layer, secrets=secrets, unknown=filled.unknown)
+        speaker = Speaker(
+            layer=laid.layer, secrets=secrets, shadow=laid.shadow, unknown=filled.unknown
+        )
         defaults = self._judged(data, speaker, model, schema)
         self._variables(data, schema)
         if filled.unknown:

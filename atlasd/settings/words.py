@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from atlasd.contracts.applications import Complaint
@@ -52,6 +52,8 @@ class Speaker:
     """Where everything stands."""
     secrets: Mapping[KeyPath, Mapping[str, str]] = field(default_factory=dict, repr=False)
     """As in `Filled`: what must not be told."""
+    shadow: Callable[[KeyPath], str] = lambda _path: ""
+    """As in `Laid`."""
     unknown: frozenset[KeyPath] = frozenset()
     """As in `Filled`: what nothing can be said of."""
 
@@ -72,6 +74,7 @@ class Speaker:
             expected=expected,
             got=self.shown(value, path) if got is None else got,
             hint=hint,
+            shadows="" if at_key else self.shadow(path),
         )
 
     def shown(self, value: object, path: KeyPath) -> str:

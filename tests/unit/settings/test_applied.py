@@ -160,7 +160,9 @@ def test_without_asking_for_secrets_the_rest_is_still_validated(shop: Shop) -> N
     text = SET + 'schema = "schema.json"\n[settings.shop.values.db]\npassword = "secret://db"\n'
     assert shop.says(text + WEB) == []
     shop.write("production.toml", "workers = 0\n")
-    assert shop.says(text + WEB) == ["production.toml:1:11: workers: expected at least 1, got 0"]
+    assert shop.says(text + WEB) == [
+        "production.toml:1:11: workers: expected at least 1, got 0; it shadows 2 (base.toml:2:11)"
+    ]
     shop.write("production.toml", "")
     assert shop.spec(text + WEB).deliveries == ()
 
@@ -177,9 +179,12 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place(shop: Shop) -> 
     shop.write("shop.env", "DEBUG=maybe\n")
     assert shop.says(SET + 'schema = "schema.json"\n' + WEB) == [
         "production.toml:1:1: workres: unknown key; did you mean 'workers'?",
-        "production.toml:2:11: workers: expected at least 1, got 0",
+        "production.toml:2:11: workers: expected at least 1, got 0; it shadows 2 (base.toml:2:11)",
         "production.toml:3:15: hosts[1]: expected a string, got 5",
-        "production.toml:5:8: db.port: expected a whole number, got 1.5",
+        (
+            "production.toml:5:8: db.port: expected a whole number, got 1.5; it shadows 5432 "
+            "(base.toml:5:8)"
+        ),
         'shop.env:1:1: debug: expected true or false, got "maybe"',
     ]
 
@@ -420,6 +425,12 @@ def test_a_model_of_the_application_fills_in_what_nobody_has_set(shop: Shop) -> 
     assert shop.variables(text)["DB_POOL"] == "5"
     shop.write("production.toml", "workers = 1.5\n[db]\nport = 0.5\n")
     assert shop.says(text) == [
-        "production.toml:1:11: workers: expected a whole number, got 1.5",
-        "production.toml:3:8: db.port: expected a whole number, got 0.5",
+        (
+            "production.toml:1:11: workers: expected a whole number, got 1.5; it shadows 2 "
+            "(base.toml:2:11)"
+        ),
+        (
+            "production.toml:3:8: db.port: expected a whole number, got 0.5; it shadows 5432 "
+            "(base.toml:5:8)"
+        ),
     ]
