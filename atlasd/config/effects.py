@@ -14,6 +14,7 @@ SECTIONS: Mapping[str, str] = {
     "log": LIVE,
     "secrets": LIVE,
     "settings": LIVE,
+    "jobs": LIVE,
     "services": LIVE,
     "checks": LIVE,
     "plugins": LIVE,
@@ -62,6 +63,8 @@ def effect(
     if section == "settings" and len(path) > 1:
         given = sorted((users or {}).get(str(path[1]), ()))
         return "; ".join(f"deliver service {name}" for name in given) or LIVE
+    if tuple(path[:2]) == ("jobs", "store"):
+        return "restart core"
     return SECTIONS.get(section, "restart core")
 
 

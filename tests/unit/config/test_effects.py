@@ -21,7 +21,7 @@ def test_every_section_of_the_schema_has_an_effect() -> None:
 
 
 def test_a_section_that_nobody_decided_on_needs_a_new_start() -> None:
-    assert effect(("jobs", "nightly"), {}, {}) == "restart core"
+    assert effect(("backups", "nightly"), {}, {}) == "restart core"
 
 
 def test_every_field_that_only_a_new_process_can_have_is_known_by_its_setting() -> None:
@@ -37,6 +37,8 @@ def test_every_field_that_only_a_new_process_can_have_is_known_by_its_setting() 
     [
         (("host", "log_budget"), "live"),
         (("log", "level"), "live"),
+        (("jobs", "queues", "email", "size"), "live"),
+        (("jobs", "store"), "restart core"),
         (("api", "listen"), "restart api"),
         (("checks", "disk", "interval"), "live"),
         (("services", "web", "command"), "restart service web"),
