@@ -70,8 +70,13 @@ def _lock(paths: Paths) -> int:
 
 
 def _config(reader: Reader) -> Config:
-    # The api role's reader asks for no secrets: they may not be there yet.
-    return reader.load()
+    """The configuration without the values of its secrets, which may not be there yet."""
+    config = reader.load()
+    try:
+        # For an environment that is named, settings of applications are looked into as well.
+        return reader.load_with({}, config.environment)
+    except AtlasError:
+        return config  # what is wrong with them is no reason to keep no secrets
 
 
 def _fields(operation: str, request: Mapping[str, object]) -> Body:
@@ -92,15 +97,17 @@ def _owned_as_before(paths: Paths) -> Iterator[None]:
     if os.geteuid() != 0 or owner.st_uid == 0:
         yield
         return
-    etc = folder_of(paths)
-    before = set(_files(etc))
+    folders = (Path(paths.state), folder_of(paths))
+    roots = {path for folder in folders for path in _files(folder) if path.lstat().st_uid == 0}
     try:
         yield
     finally:
-        ours = [path for path in _files(Path(paths.state)) if path.lstat().st_uid == 0]
-        for path in [*ours, *(set(_files(etc)) - before)]:
+        for path in {path for folder in folders for path in _files(folder)} - roots:
             with contextlib.suppress(OSError):
-                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+                status = path.lstat()
+                # A name that somebody gave to another file of root's is none of ours.
+                if status.st_uid == 0 and (path.is_dir() or status.st_nlink == 1):
+                    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _files(folder: Path) -> Iterator[Path]:

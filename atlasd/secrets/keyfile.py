@@ -45,7 +45,8 @@ def _read(path: Path) -> bytes:
                 f"{path}: others can read this key: its mode is {stat.S_IMODE(status.st_mode):04o}",
                 hint=f"chmod 0600 {path}; if others may have read it, remove it: a new one is made",
             )
-        if status.st_uid not in (0, os.geteuid()):
+        # Root may work in the folder of the daemon's user, whose key it is then.
+        if status.st_uid not in (0, os.geteuid(), path.parent.stat().st_uid):
             raise AtlasError(
                 "secret.key",
                 f"{path}: it belongs to user {status.st_uid}, not to the daemon's",

@@ -98,6 +98,28 @@ def test_a_first_time_user_puts_a_secret_before_the_daemon_runs(host: Atlas) -> 
     assert delivered(host) == FIRST
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_puts_belongs_to_the_daemons_user(host: Atlas) -> None:
+    host.configure(
+        '[settings.shop.values]\nx = "secret://db"\n[services.web]\ncommand = "true"\n'
+        'settings = "shop"\n'
+    )
+    Path(host.paths.state).mkdir()
+    foreign = Path(host.paths.state, "foreign")
+    foreign.touch()
+    os.chown(host.paths.state, 65534, 65534)
+    keygen(host)
+    put(host, "db")
+    reached = asked_for(host, "secret.impact", name="db")["reached"]
+    assert [(one["kind"], one["name"]) for one in reached] == [("service", "web")]
+    assert asked_for(host, "secret.audit-verify")["records"] == 2
+    made = [p for p in Path(host.paths.state).rglob("*") if p != foreign]
+    made.append(Path(host.paths.etc, "secrets.key"))
+    assert len(made) > 6
+    assert {str(path) for path in made if path.stat().st_uid != 65534} == set()
+    assert foreign.stat().st_uid == Path(host.paths.etc, "atlasd.toml").stat().st_uid == 0
+
+
 def test_without_a_key_the_way_out_is_named(host: Atlas) -> None:
     host.configure(WEB.format(root=host.root))
     said = ctl(host, "set", "prod/db", given=FIRST, code=1).stderr

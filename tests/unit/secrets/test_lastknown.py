@@ -1,5 +1,6 @@
 """Last known good values on disk: there after a restart, and of no use to anybody else."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,18 @@ def test_a_key_that_is_none_is_refused(
     assert caught.value.code == "secret.key"
     assert says in caught.value.message
     assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_takes_the_key_of_the_user_whose_folder_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    made = keyfile.key(folder / "audit", credential="x", credentials=None)
+    os.chown(folder / "audit", 65534, 65534)
+    with pytest.raises(AtlasError) as caught:
+        keyfile.key(folder / "audit", credential="x", credentials=None)
+    assert "it belongs to user 65534" in caught.value.message
+    os.chown(folder, 65534, 65534)
+    assert keyfile.key(folder / "audit", credential="x", credentials=None) == made
 
 
 def test_a_key_is_never_read_through_a_link(tmp_path: Path) -> None:
