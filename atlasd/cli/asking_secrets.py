@@ -1,6 +1,7 @@
 """Asking the daemon about secrets, or without one a process that has the engine under its lock."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ def ask(session: Session, operation: str, /, **fields: Any) -> dict[str, Any]:
     try:
         answer: dict[str, Any] = session.client(timeout=TIMEOUT).call(operation, **given)
     except AtlasError as error:
-        if not _is_absent(session, error):
+        if not _is_absent(session, error) and not _is_powerless(session, operation, error):
             raise
     else:
         return answer
@@ -38,8 +39,13 @@ def lines(session: Session, operation: str, /, **fields: Any) -> Iterator[dict[s
             raise
         yield from _without_daemon(session, operation, given)
         return
-    with stream:
-        yield from stream
+    try:
+        with stream:
+            yield from stream
+    except AtlasError as error:
+        if not _is_powerless(session, operation, error):
+            raise
+        yield from _without_daemon(session, operation, given)
 
 
 def value_from(file: str | None, what: str, *, exact: bool = False) -> bytes:
@@ -70,6 +76,13 @@ def _is_absent(session: Session, error: AtlasError) -> bool:
     """Whether no daemon is there; one that hung up in the middle has perhaps done it."""
     absent = error.code == "core.unreachable" and "socket" in error.details
     return absent and session.socket is None
+
+
+def _is_powerless(session: Session, operation: str, error: AtlasError) -> bool:
+    """Whether a daemon that runs as another user may not write its keys, and we may."""
+    keys = operation in ("secret.keygen", "secret.rotate-keys")
+    refused = error.details.get("reason") == "not writable"
+    return keys and refused and session.socket is None and os.geteuid() == 0
 
 
 def _without_daemon(

@@ -21,6 +21,10 @@ from atlasd.paths import Paths
 
 Body = dict[str, Any]
 
+BESIDE = ("secret.keygen", "secret.rotate-keys")
+"""What may be done while a daemon runs: its user may be unable to write the keys, which are made to
+be changed beside it."""
+
 
 async def perform(
     operation: str, request: Mapping[str, object], paths: Paths, env: str | None
@@ -37,7 +41,7 @@ async def perform(
         )
     fields = _fields(operation, request)
     paths.prepare()
-    held = _lock(paths)
+    held = None if operation in BESIDE else _lock(paths)
     host = plugins(paths, [])
     vault = Vault(host, paths, "atlasctl")
     try:
@@ -55,7 +59,8 @@ async def perform(
     finally:
         await asyncio.to_thread(vault.close)
         host.close()
-        os.close(held)
+        if held is not None:
+            os.close(held)
 
 
 def _lock(paths: Paths) -> int:

@@ -153,6 +153,35 @@ def test_a_changed_secret_reaches_a_running_service(host: Atlas) -> None:
     assert [(one["kind"], one["name"]) for one in reached] == [("service", "web")]
 
 
+def test_a_person_is_asked_twice_and_not_shown_it(host: Atlas) -> None:
+    host.configure("")
+    keygen(host)
+    typist, terminal = os.openpty()
+    asking = subprocess.Popen(
+        [sys.executable, "-m", "atlasd.cli.atlasctl", "secret", "set", "db", "--root",
+         str(host.root)],
+        stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    for question in (b"value of db: ", b"confirmation: "):
+        shown += _until(typist, question)
+        os.write(typist, f"{FIRST}\n".encode())
+    shown += _until(typist, b"version 1")
+    assert asking.wait(60) == 0
+    os.close(typist)
+    assert FIRST.encode() not in shown
+    assert asked_for(host, "secret.reveal", name="db")["value"] == FIRST
+
+
+def _until(terminal: int, text: bytes) -> bytes:
+    """What a terminal shows, up to a text; click writes prompts a letter at a time, perhaps."""
+    shown = b""
+    while text not in shown.replace(b"\r", b""):
+        shown += os.read(terminal, 1024)
+    return shown
+
+
 def test_values_come_and_go_only_where_they_are_asked_for(host: Atlas, tmp_path: Path) -> None:
     host.configure("")
     keygen(host)

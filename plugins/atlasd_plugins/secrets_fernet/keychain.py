@@ -183,6 +183,7 @@ class Keychain:
                 "secret.conflict",
                 f"{self.file} cannot be written: {error.strerror}",
                 hint="run the command as root, or as the user to whom the folder belongs",
+                details={"reason": "not writable"},
             ) from error
 
     def _state(self) -> object:
