@@ -11,6 +11,6 @@ from benchmarks.supervision.__main__ import main as supervision
 
 if __name__ == "__main__":
     loading([])
-    redaction()
+    redaction([])
     secrets([])
     sys.exit(supervision())

@@ -64,10 +64,13 @@ def lay(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def measured(python: Path, library: str, folder: Path, whole: Any) -> float:
-    """Give the CPU seconds of the median load; the library must find what is in the files."""
+    """Give the CPU seconds of the median load; the library must find what is in the files.
+
+    `-P`, for the files beside the reader are named as modules of the standard library are.
+    """
     reader = Path(__file__).with_name("reader.py")
     done = subprocess.run(
-        [python, reader, library, folder, str(ROUNDS)],
+        [python, "-P", reader, library, folder, str(ROUNDS)],
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
     answer = json.loads(done.stdout)

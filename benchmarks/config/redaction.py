@@ -104,11 +104,11 @@ def speed(redactor: Redactor, text: bytes, seconds: float) -> float:
     return len(text) / best / 1e6
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chunks = texts()
     print(
         "redaction alone, MB/s of CPU time\n" + " " * 26 + "".join(f"{kind:>12}" for kind in chunks)

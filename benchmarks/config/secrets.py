@@ -123,6 +123,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--secrets", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args(arguments)
+    if options.secrets < AT_ONCE:
+        parser.error(f"--secrets: at least {AT_ONCE}, which are read at once")
     folder = Path(tempfile.mkdtemp(prefix="atlasd-secrets-"))
     try:
         paths = find(root=str(folder))
