@@ -116,7 +116,7 @@ def answers(host: Atlas) -> Iterator[tuple[str, bytes]]:
         if operation.right is not Right.READ or {"id", "queue"} & {*operation.fields_in_path}:
             continue
         for way in WAYS:
-            given: dict[str, object] = {"service": way, "name": f"{way}/token"}
+            given: dict[str, Any] = {"service": way, "name": f"{way}/token"}
             if operation.name == "config.explain":
                 given = {"key": f"services.{way}.secrets.TOKEN.value"}
             fields = {
