@@ -1,7 +1,6 @@
 """Changing the configuration's files: a setting at a time, vetted as a whole before writing."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -152,18 +151,21 @@ class Editor:
         )
 
     def _before(self, env: str | None) -> Config | None:
-        """The configuration as its files are; None if they are not valid, or not there."""
+        """The configuration as its files are; None if they are not valid, or not there.
+
+        Raises `config.environment` for one that there is not: a slip of the pen makes none.
+        """
         try:
             return self._load({}, env)
-        except AtlasError:
+        except AtlasError as error:
+            if env is not None and error.code == "config.environment":
+                raise
             return None
 
     def _target(self, path: KeyPath, where: Where, before: Config | None) -> Path:
         if where.file is not None:
             return self._named(where.file)
         if where.env is not None:
-            if not re.fullmatch(r"[a-z][a-z0-9_-]{0,62}", where.env):
-                raise AtlasError("config.environment", f"{where.env!r} names no environment")
             return Path(self._paths.environments, f"{where.env}.toml")
         if before is not None and value_at(before.data, path) is not NOTHING:
             origin = before.origin(path).origin
@@ -249,7 +251,7 @@ class EditOperations:
     ) -> Body:
         """`config.set`."""
         path = undotted(key)
-        found = shape.at(path)
+        found = shape.at(path) or shape.at(_changed_by(path))
         try:
             plain = texts.read(value, found.kinds if found is not None else frozenset())
         except texts.NotThatError:
@@ -342,6 +344,14 @@ class EditOperations:
         if reload and self._reload is not None:
             body["reloaded"] = await self._reload(actor)
         return body
+
+
+def _changed_by(path: KeyPath) -> KeyPath:
+    """The list that `key+` or `key-` changes; else the path itself."""
+    last = path[-1] if path else None
+    if isinstance(last, str) and len(last) > 1 and last[-1] in "+-":
+        return (*path[:-1], last[:-1])
+    return path
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Environments: which one is in force, which there are, and which one extends which."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,11 +68,16 @@ def require(choice: Choice, known: Mapping[str, object]) -> None:
     raise AtlasError(
         "config.environment",
         f"{choice.by}: unknown environment {choice.name!r}; known environments: {', '.join(names)}",
-        hint=close
-        if close.startswith("did")
-        else f"write environments/{choice.name}.toml to have it",
+        hint=close if close.startswith("did") else _made(choice.name),
         details={"environment": choice.name, "known": names},
     )
+
+
+def _made(name: str) -> str:
+    """How one has an environment of this name."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        return f"write environments/{name}.toml to have it"
+    return "a name has letters, digits, -, _ and ."
 
 
 class Chain:

@@ -90,7 +90,9 @@ def replace_all(folder: Path, now: Snapshot, wanted: Snapshot) -> None:
             old, new = now.get(path), wanted.get(path)
             if old == new or (old is not None and new is not None and old.content == new.content):
                 continue
-            target = Path(os.path.realpath(path))
+            # What a link leads to is written, but not removed: it may be no file of ours.
+            link = new is None and os.path.islink(path)  # noqa: PTH114  a text, as all here
+            target = Path(path if link else os.path.realpath(path))
             if old is not None:
                 _keep(target)
             if new is not None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -151,8 +152,15 @@ def _differences(one: Any, other: Any) -> list[KeyPath]:
 def read(source: Path, form: str, dialect: str, parse: Parse) -> tuple[Existing, int]:
     """What an existing file means, and the permissions it has."""
     try:
+        found = source.stat()
+        if not stat.S_ISREG(found.st_mode):  # a named pipe would be waited for
+            raise AtlasError(
+                "config.invalid",
+                f"{source}: it is no regular file",
+                hint="write what is in it to a file, and take that over",
+            )
         raw = source.read_bytes()
-        mode = source.stat().st_mode & 0o777
+        mode = found.st_mode & 0o777
     except (FileNotFoundError, NotADirectoryError):
         raise AtlasError("config.missing", f"{source}: there is no such file") from None
     except OSError as error:

@@ -138,8 +138,26 @@ async def test_the_file_of_an_environment_is_made_and_vetted_for_it(table: Table
     assert done["file"] == f"{table.desk.etc}/environments/staging.toml"
     assert table.load({}, "staging").log.level == "debug"
     assert table.load({}, None).log.level == "info"
-    with pytest.raises(AtlasError, match="names no environment"):
-        await table.operations.set(key="log.level", value="debug", env="../x")
+
+
+@pytest.mark.parametrize("name", ["prodution", "../x", "zoo"])
+async def test_an_environment_that_nobody_knows_is_not_made_by_the_way(
+    table: Table, name: str
+) -> None:
+    with pytest.raises(AtlasError, match="known environments: development, production") as error:
+        await table.operations.set(key="log.level", value="debug", env=name)
+    assert error.value.code == "config.environment"
+    assert "../x" not in error.value.hint
+    assert table.names() == ["atlasd.toml"]
+
+
+async def test_a_list_is_added_to_by_command(table: Table) -> None:
+    table.desk.write('[services.cache]\ncommand = "sleep 1"\n', "conf.d/cache.toml")
+    await table.operations.set(
+        key="services.web.requires+", value='["cache"]', file="conf.d/web.toml"
+    )
+    loaded = table.load({}, None)
+    assert loaded.data["services"]["web"]["requires"] == ["cache"]
 
 
 async def test_a_file_that_was_made_for_nothing_does_not_stay(table: Table) -> None:

@@ -96,6 +96,19 @@ def test_several_files_are_replaced_made_and_removed_together(tmp_path: Path) ->
     assert finish(etc) is False
 
 
+def test_a_link_is_removed_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("not ours")
+    etc = tmp_path / "etc"
+    etc.mkdir()
+    link = etc / "a.toml"
+    link.symlink_to(elsewhere)
+    replace_all(etc, take([str(link)]), snap())
+    assert names(etc) == ["a.toml.bak"]
+    assert elsewhere.read_text() == "not ours"
+    assert names(tmp_path) == ["elsewhere", "etc"]
+
+
 def test_files_that_stay_as_they_are_are_not_touched(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("same")

@@ -2,6 +2,7 @@
 
 import configparser
 import json
+import os
 import string
 import tomllib
 from pathlib import Path
@@ -248,6 +249,9 @@ def test_other_encodings_and_missing_files_are_named(tmp_path: Path) -> None:
         plan(wanted, parse, Rules())
     wanted = Wanted(files=(tmp_path / "b.env",), out=tmp_path / "a.toml")
     with pytest.raises(AtlasError, match=r"b\.env: there is no such file"):
+        plan(wanted, parse, Rules())
+    os.mkfifo(tmp_path / "b.env")
+    with pytest.raises(AtlasError, match=r"b\.env: it is no regular file"):
         plan(wanted, parse, Rules())
 
 
