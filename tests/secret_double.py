@@ -14,8 +14,9 @@ from atlasd.control.rights import Caller
 from atlasd.control.wire import BY_NAME
 from atlasd.daemon.secret_desk import ANSWERS, STREAMS
 from atlasd.secrets.audit import Audit
+from atlasd.secrets.desk import Asker, Use
 from atlasd.secrets.impact import Consumer
-from atlasd.secrets.operations import Asker, SecretOperations, Use
+from atlasd.secrets.operations import SecretOperations
 from atlasd.secrets.rotation import RotationEngine
 from atlasd.secrets.steps import Commands, Plan
 from tests.unit.secrets.house import House

@@ -16,8 +16,9 @@ from atlasd.daemon.secrets import Vault
 from atlasd.errors import AtlasError
 from atlasd.events import Event
 from atlasd.pluginhost.host import PluginHost
+from atlasd.secrets.desk import Asker, Use
 from atlasd.secrets.impact import Consumer
-from atlasd.secrets.operations import Asker, SecretOperations, Use
+from atlasd.secrets.operations import SecretOperations
 from atlasd.secrets.rotation import RotationEngine
 from atlasd.secrets.rotations import StoredRotations
 from atlasd.secrets.steps import Commands, Plan, Plugin

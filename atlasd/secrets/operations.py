@@ -1,13 +1,10 @@
 """What is done when somebody asks about secrets, or changes one: plain values in and out."""
 
-import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Any, Protocol, TypeVar, cast
+from typing import cast
 
 from atlasd.contracts.config import KeyPath
 from atlasd.contracts.secrets import (
@@ -15,87 +12,27 @@ from atlasd.contracts.secrets import (
     PREVIOUS,
     STAGES,
     Capability,
-    KeyInfo,
-    KeyProgress,
-    KeyRing,
     Reference,
     Resolved,
     SecretInfo,
-    SecretsPolicy,
-    SecretStore,
     SecretValue,
     SecretVersion,
 )
 from atlasd.errors import AtlasError
 from atlasd.secrets import bulk
-from atlasd.secrets.audit import Audit, Entry
-from atlasd.secrets.engine import Engine
+from atlasd.secrets.desk import Asker, Body, Use
 from atlasd.secrets.fields import pick
-from atlasd.secrets.impact import Consumer, reached
-from atlasd.secrets.rotation import IDLE, RotationEngine
-
-Body = dict[str, Any]
-T = TypeVar("T")
-
-REWRAP_LIMIT = timedelta(hours=6)
-"""What a re-wrapping of all records may take."""
+from atlasd.secrets.impact import reached
+from atlasd.secrets.keyring import KeyOperations
+from atlasd.secrets.rotation import IDLE
 
 
-@dataclass(frozen=True, kw_only=True)
-class Use:
-    """What the configuration in force has to do with secrets."""
-
-    policy: SecretsPolicy
-    uses: Mapping[KeyPath, Sequence[Reference]] = field(default_factory=dict)
-    """The secrets of which each setting is made."""
-    consumers: Sequence[Consumer] = ()
-    rotated: Collection[tuple[str, str]] = ()
-    """Backend and name of those whose rotation is configured."""
-
-
-class Address(Protocol):
-    """Takes `[backend/]name[@selector][#field]` apart."""
-
-    def __call__(self, text: str, backends: Collection[str], /) -> Reference:
-        """Raises `ValueError`, with a sentence, for what is none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asker:
-    """Who asks, as the kernel says."""
-
-    actor: str
-    pid: int | None = None
-
-
-class SecretOperations:
-    """Operations on secrets. It belongs to the engine's loop.
+class SecretOperations(KeyOperations):
+    """Operations on secrets.
 
     Each method takes who asks and the fields of its request in `atlasd.control.models`, gives the
     body of its answer, and raises `AtlasError` for what is expected to go wrong.
     """
-
-    def __init__(
-        self,
-        engine: Engine,
-        audit: Audit,
-        use: Callable[[], Use],
-        *,
-        address: Address,
-        parse_env: bulk.ParseEnv,
-        in_thread: Callable[..., Awaitable[Any]],
-        rotations: RotationEngine | None = None,
-        changed: Callable[[str], object] = lambda _name: None,
-    ) -> None:
-        """`rotations` is None where nothing runs; `changed` hears of a secret that we changed."""
-        self._engine = engine
-        self._audit = audit
-        self._use = use
-        self._address = address
-        self._parse_env = parse_env
-        self._in_thread = in_thread
-        self._rotations = rotations
-        self._changed = changed
 
     # --- looking
 
@@ -192,21 +129,8 @@ class SecretOperations:
             "environment": use.policy.environment,
             "backend": use.policy.backend,
             "secrets": rows,
-            "keys": await self._ring_or_fault(use),
+            "keys": await self._rings(use),
         }
-
-    async def _ring_or_fault(self, use: Use) -> Sequence[Body]:
-        rows = []
-        for backend in self._engine.backends.able(use.policy, Capability.KEYS):
-            try:
-                keys: Sequence[KeyInfo] = await self._call(
-                    use, backend, lambda store: _ring(store).keys(), (list, tuple)
-                )
-            except AtlasError as error:
-                rows.append(_no_key(backend, error))
-            else:
-                rows += [_key(backend, one) for one in keys]
-        return rows
 
     # --- values
 
@@ -402,64 +326,6 @@ class SecretOperations:
             values[one.name.removeprefix(prefix)] = got["value"]
         return {"backend": backend, "count": len(values), "text": bulk.write(values, format)}
 
-    # --- keys
-
-    async def keys(self, asker: Asker, *, backend: str = "") -> Body:
-        """`secret.keys`."""
-        del asker
-        use = self._use()
-        backend = self._demand(use, backend, Capability.KEYS)
-        keys: Sequence[KeyInfo] = await self._call(
-            use, backend, lambda store: _ring(store).keys(), (list, tuple)
-        )
-        return {"keys": [_key(backend, one) for one in keys]}
-
-    async def keygen(self, asker: Asker, *, backend: str = "") -> Body:
-        """`secret.keygen`."""
-        use = self._use()
-        backend = self._demand(use, backend, Capability.KEYS)
-        async with self._entered(use, asker, "keygen", backend, "") as entry:
-            made: KeyInfo = await self._call(
-                use, backend, lambda store: _ring(store).keygen(), KeyInfo
-            )
-            entry.version = made.id
-        return _key(backend, made)
-
-    async def rotate_keys(
-        self, asker: Asker, *, backend: str = "", retire: bool = True
-    ) -> AsyncIterator[Body]:
-        """`secret.rotate-keys`: how far it has come, again and again; the last one is the end."""
-        use = self._use()
-        backend = self._demand(use, backend, Capability.KEYS)
-        seen: list[KeyProgress] = []
-        progress = _Progress()
-        async with self._entered(use, asker, "rotate-keys", backend, "") as entry:
-            work = progress.work(
-                lambda tell: self._call(
-                    use,
-                    backend,
-                    lambda store: _ring(store).rotate_keys(tell, retire=retire),
-                    KeyProgress,
-                    limit=REWRAP_LIMIT,
-                )
-            )
-            async for one in work:
-                seen.append(one)
-                yield {
-                    "done": one.done,
-                    "total": one.total,
-                    "retired": list(one.retired),
-                    "finished": False,
-                }
-            last = seen[-1]
-            entry.reason = f"{last.done} records; retired: {', '.join(last.retired) or 'none'}"
-        yield {
-            "done": last.done,
-            "total": last.total,
-            "retired": list(last.retired),
-            "finished": True,
-        }
-
     async def rotate(self, asker: Asker, *, name: str, force: bool = False) -> AsyncIterator[Body]:
         """`secret.rotate`: each step when it is done."""
         use = self._use()
@@ -500,131 +366,6 @@ class SecretOperations:
             "file": str(self._audit.path),
         }
 
-    # --- how
-
-    def _reference(self, use: Use, name: str) -> Reference:
-        try:
-            return self._address(name.removeprefix("secret://"), tuple(use.policy.backends))
-        except ValueError as error:
-            raise AtlasError(
-                "secret.invalid",
-                f"{name[:100]!r} is no name of a secret: {error}",
-                hint=str(getattr(error, "hint", "")),
-            ) from None
-
-    def _named(self, use: Use, name: str) -> tuple[str, str]:
-        """Backend and name, of what may be given without selector and field only."""
-        found = self._reference(use, name)
-        if found.selector or found.field:
-            raise AtlasError(
-                "secret.invalid",
-                f"{name[:100]!r} names a part of a secret; this is done with all of it",
-                hint=f"write {found.name}",
-            )
-        return found.backend or use.policy.backend, found.name
-
-    def _demand(self, use: Use, backend: str, capability: Capability) -> str:
-        backend = backend or use.policy.backend
-        self._engine.backends.demand(use.policy, backend, capability)
-        return backend
-
-    async def _call(
-        self,
-        use: Use,
-        backend: str,
-        work: Callable[[SecretStore], Awaitable[T]],
-        expect: type | tuple[type, ...],
-        *,
-        limit: timedelta | None = None,
-    ) -> T:
-        if limit is None:
-            return await self._engine.backends.call(use.policy, backend, work, expect=expect)
-        return await self._engine.backends.call(
-            use.policy, backend, work, expect=expect, limit=limit
-        )
-
-    def _touched(self, use: Use, backend: str, name: str) -> None:
-        self._engine.changed_by_us(use.policy, backend, name)
-        if any(
-            (one.backend or use.policy.backend, one.name) == (backend, name)
-            for references in use.uses.values()
-            for one in references
-        ):
-            self._changed(name)
-
-    @asynccontextmanager
-    async def _entered(
-        self,
-        use: Use,
-        asker: Asker,
-        action: str,
-        backend: str,
-        name: str,
-        *,
-        reads: bool = False,
-    ) -> "AsyncIterator[_Note]":
-        """Have what is done in it written to the audit log, however it ends.
-
-        With a policy that fails closed, what changes something is written before it is done as
-        well; what only `reads` has given nothing away before it is left.
-        """
-        note = _Note()
-        entry = Entry(
-            action=action,
-            name=name,
-            backend=backend,
-            environment=use.policy.environment,
-            actor=asker.actor,
-            pid=asker.pid,
-        )
-        if use.policy.fail_closed and not reads:
-            await self._engine.enter(use.policy, [replace(entry, outcome="begun")])
-        try:
-            yield note
-        except AtlasError as error:
-            failed = replace(entry, outcome=error.code, reason=error.message)
-            await self._engine.enter(use.policy, [failed])
-            raise
-        done = replace(entry, version=note.version, reason=note.reason)
-        await self._engine.enter(use.policy, [done])
-
-
-@dataclass(kw_only=True)
-class _Note:
-    """What is known only when it is done."""
-
-    version: str = ""
-    reason: str = ""
-
-
-class _Progress:
-    """Progress that a callback tells, as something to iterate over."""
-
-    async def work(
-        self, begin: Callable[[Callable[[KeyProgress], None]], Awaitable[KeyProgress]]
-    ) -> AsyncIterator[KeyProgress]:
-        loop = asyncio.get_running_loop()
-        told: asyncio.Queue[KeyProgress | None] = asyncio.Queue()
-
-        def tell(progress: KeyProgress) -> None:
-            # A store may tell from one of its threads.
-            loop.call_soon_threadsafe(told.put_nowait, progress)
-
-        async def all_of_it() -> KeyProgress:
-            try:
-                return await begin(tell)
-            finally:
-                told.put_nowait(None)
-
-        task = asyncio.create_task(all_of_it())
-        try:
-            while (one := await told.get()) is not None:
-                yield one
-            yield await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
 
 def _read(value: str | None, encoded: str | None) -> SecretValue:
     if (value is None) == (encoded is None):
@@ -643,12 +384,6 @@ def _written(value: SecretValue) -> Body:
         return {"value": value.text(), "base64": None}
     except ValueError:
         return {"value": None, "base64": base64.b64encode(value.reveal()).decode()}
-
-
-def _ring(store: SecretStore) -> KeyRing:
-    if not isinstance(store, KeyRing):
-        raise AtlasError("secret.unsupported", "the backend says that it has keys, and has none")
-    return store
 
 
 def _version(found: SecretVersion) -> Body:
@@ -671,28 +406,6 @@ def _info(info: SecretInfo) -> Body:
         "versions": info.versions,
         "deleted": info.deleted,
         "recoverable_until": info.recoverable_until,
-    }
-
-
-def _key(backend: str, key: KeyInfo) -> Body:
-    return {
-        "backend": backend,
-        "id": key.id,
-        "primary": key.primary,
-        "source": key.source,
-        "warning": key.warning,
-        "records": key.records,
-    }
-
-
-def _no_key(backend: str, error: AtlasError) -> Body:
-    return {
-        "backend": backend,
-        "id": "",
-        "primary": False,
-        "source": "",
-        "warning": f"{error.message}; {error.hint}" if error.hint else error.message,
-        "records": 0,
     }
 
 

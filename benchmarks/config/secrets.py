@@ -28,7 +28,7 @@ from atlasd.daemon.ground import offers, plugins
 from atlasd.daemon.secrets import Vault
 from atlasd.paths import find
 from atlasd.secrets.engine import Engine
-from atlasd.secrets.operations import REWRAP_LIMIT
+from atlasd.secrets.keyring import REWRAP_LIMIT
 
 AT_ONCE = 500
 """References of one reading."""

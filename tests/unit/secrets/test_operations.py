@@ -13,7 +13,8 @@ from atlasd.config import envfile
 from atlasd.contracts.secrets import Capability, Reference
 from atlasd.errors import AtlasError
 from atlasd.secrets import bulk
-from atlasd.secrets.operations import Asker, SecretOperations
+from atlasd.secrets.desk import Asker
+from atlasd.secrets.operations import SecretOperations
 from atlasd.testing.memory_backend import MemoryBackend
 from tests.secret_double import FakeSecrets
 
