@@ -10,7 +10,7 @@ import pytest
 from atlasd.contracts.secrets import Capability, Reference, Resolved, Sealed, SecretValue
 from atlasd.errors import AtlasError
 from atlasd.events import SecretChanged, SecretRevoked, SecretStale
-from atlasd.secrets.cache import State
+from atlasd.secrets.cache import Key, State
 from atlasd.secrets.engine import COOL_DOWN
 from atlasd.testing.memory_backend import MemoryBackend
 from tests.unit.secrets.house import House, Labelled, until
@@ -153,7 +153,11 @@ async def test_local_backends_leave_no_second_copy(house: House) -> None:
     assert not (house.folder / "known").exists()
 
 
-async def test_two_roles_fetch_a_secret_once_for_the_host(house: House) -> None:
+async def test_two_roles_fetch_a_secret_once_for_the_host(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The clock is wound by each pause, so that a slow disk would look like a role that hangs.
+    monkeypatch.setattr("atlasd.secrets.fetching.TURN_LIMIT", float("inf"))
     core, monitoring = house.engine(), house.engine()
     house.memory.delay = timedelta(seconds=1)
     asking = [asyncio.create_task(house.get(one)) for one in (core, monitoring)]
@@ -161,6 +165,17 @@ async def test_two_roles_fetch_a_secret_once_for_the_host(house: House) -> None:
     await house.memory.wind(1)
     assert await asyncio.gather(*asking) == ["first", "first"]
     assert house.memory.calls["get"] == 1
+
+
+async def test_a_role_that_hangs_while_it_fetches_holds_up_no_other(house: House) -> None:
+    core = house.engine()
+    key = Key("memory", "db", "current")
+    kind, settings = house.policy.backends["memory"]
+    disk = house.disk().at("production", kind, settings.model_dump_json())
+    with disk.turn(key) as mine:
+        assert mine
+        assert await house.get(core) == "first"
+    assert sum(house.paused) == pytest.approx(15.0)
 
 
 async def test_what_another_role_fetched_long_ago_is_fetched_anew(house: House) -> None:
