@@ -395,6 +395,7 @@ def register_config_sources() -> list[ConfigSource]:
 
 _BACKEND = '''"""The secret backend `{name}`: a folder with one secret a file, read only."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -432,11 +433,14 @@ class {title}Store:
     def __init__(self, settings: {title}Settings, context: PluginContext) -> None:
         self._folder = Path(settings.folder)
         self._context = context
+        # A configuration asks for many secrets at once; the plugin has only so many threads.
+        self._turns = asyncio.Semaphore(8)
 
     async def get(self, name: str, *, version: str = "", stage: str = CURRENT) -> SecretVersion:
         """One version, with its value. Never put a value into an error or a log."""
         # What may block belongs in a thread of the plugin's own.
-        id_, raw = await self._context.in_thread(self._read, name)
+        async with self._turns:
+            id_, raw = await self._context.in_thread(self._read, name)
         if version not in ("", id_) or (not version and stage != CURRENT):
             raise AtlasError(
                 "secret.not_found", f"secret {{name!r}} has no other version than its current one"
@@ -445,7 +449,8 @@ class {title}Store:
 
     async def describe(self, name: str) -> SecretInfo:
         """What is known of it."""
-        id_, _ = await self._context.in_thread(self._read, name)
+        async with self._turns:
+            id_, _ = await self._context.in_thread(self._read, name)
         return SecretInfo(name=name, current=id_)
 
     async def list(self, prefix: str = "") -> Sequence[SecretInfo]:

@@ -183,6 +183,13 @@ def test_names_and_values_have_their_places() -> None:
     assert str(layer.values["B",]) == "x.env:2:14"
 
 
+@pytest.mark.parametrize("text", [";A=1", "A=1;;B=2", "A=1\n;B=2", "# x\n ;B=2", "\\\n;A=1"])
+def test_a_semicolon_that_ends_nothing_is_refused_as_bash_does(text: str) -> None:
+    (fault,) = parse("bash", text).faults
+    assert "a ; with nothing before it" in str(fault)
+    assert parse("bash", "A=1; B=2;\nC=3").data == {"A": "1", "B": "2", "C": "3"}
+
+
 # --- against the programs themselves
 
 WORDS = [

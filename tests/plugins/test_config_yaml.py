@@ -1,5 +1,6 @@
 """The YAML source: the core rules of 1.2, true places, and nothing that is guessed at."""
 
+import re
 from typing import Any
 
 import pytest
@@ -191,8 +192,14 @@ def test_a_few_lines_do_not_become_billions() -> None:
         parse("\n".join(merges), "x")
 
 
+EXPONENT = re.compile(r"[-+]?[0-9.]+[eE][-+]?[0-9]+")
+
+
 SCALARS = st.one_of(
-    st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=6),
+    # PyYAML writes `1e3` for the text, which is a number in YAML 1.2.
+    st.text(st.characters(codec="utf-8", exclude_categories=["C"]), max_size=6).filter(
+        lambda text: EXPONENT.fullmatch(text) is None
+    ),
     st.integers(-(10**18), 10**18),
     st.booleans(),
     st.none(),

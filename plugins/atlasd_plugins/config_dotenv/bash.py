@@ -32,18 +32,19 @@ _ONLY_ASSIGNMENTS = "the file is read, and nothing in it is run"
 def parse(text: str, origin: str, variables: Mapping[str, str]) -> Layer:
     """The variables of a text; see `atlasd.contracts.config.ParseVariables`."""
     reading = Reading(text, origin, variables)
-    exporting = False
+    exporting = said = False  # `said`: there is something before on this line, which a ; may end
     while not reading.over():
-        blank = reading.match(_BLANK)
-        if blank is not None and ("\n" in blank[0].replace("\\\n", "") or ";" in blank[0]):
-            exporting = False
-        if reading.over():
-            break
-        if reading.char == "#":
-            reading.skip_line()
-            exporting = False
-            continue
         try:
+            blank = reading.match(_BLANK)
+            if blank is not None and _ends_statement(blank, said=said):
+                exporting = said = False
+            if reading.over():
+                break
+            if reading.char == "#":
+                reading.skip_line()
+                exporting = said = False
+                continue
+            said = True
             if reading.match(_EXPORT) is not None:
                 exporting = True
             else:
@@ -52,6 +53,20 @@ def parse(text: str, origin: str, variables: Mapping[str, str]) -> Layer:
             reading.refuse(refused)
             reading.skip_line()
     return reading.layer()
+
+
+def _ends_statement(blank: re.Match[str], *, said: bool) -> bool:
+    """Whether a statement ends within what stands between two words.
+
+    Raises `Refused` for a `;` that ends nothing, which bash takes for a mistake.
+    """
+    ended = False
+    for offset, char in enumerate(blank[0].replace("\\\n", "  ")):
+        if char == ";" and not said:
+            raise Refused(blank.start() + offset, "NAME=VALUE", "a ; with nothing before it")
+        if char in "\n;":
+            ended, said = True, False
+    return ended
 
 
 def _assignment(reading: Reading, *, exporting: bool) -> None:
