@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from atlasd.config.effects import beyond_keys, effect
 from atlasd.config.problems import dotted
-from atlasd.config.shown import leaves, safe
+from atlasd.config.shown import HIDDEN, is_reference, leaves, safe
 from atlasd.contracts.config import KeyPath, Position
 from atlasd.contracts.review import Change
 from atlasd.services.spec import ServiceSpec
@@ -39,12 +39,13 @@ def changes(old: Side, new: Side) -> tuple[Change, ...]:
     found = []
     for path, was, is_now in differing(old.data, new.data):
         where = old.origin(path) if is_now is MISSING else new.origin(path)
+        shown_old, shown_new = both(was, is_now, path)
         found.append(
             Change(
                 key=dotted(path),
                 kind="removed" if is_now is MISSING else "added" if was is MISSING else "changed",
-                old=None if was is MISSING else safe(was, path),
-                new=None if is_now is MISSING else safe(is_now, path),
+                old=shown_old,
+                new=shown_new,
                 effect=effect(path, before, after, users=users),
                 where=str(where),
             )
@@ -61,6 +62,22 @@ def changes(old: Side, new: Side) -> tuple[Change, ...]:
                 )
             )
     return tuple(found)
+
+
+def both(was: Any, is_now: Any, path: KeyPath) -> tuple[Any, Any]:
+    """The two values of a setting as they may be shown; None on the side without it.
+
+    What takes the place of a plain text, or is replaced by one, may be a reference or a sealed
+    value: then somebody holds that text for a secret, whatever its name says.
+    """
+    shown = [None if value is MISSING else safe(value, path) for value in (was, is_now)]
+    refers = [isinstance(value, str) and is_reference(value) for value in (was, is_now)]
+    if refers[0] != refers[1]:
+        shown = [
+            value if referring or value is None else HIDDEN
+            for value, referring in zip(shown, refers, strict=True)
+        ]
+    return shown[0], shown[1]
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any, Any]]:

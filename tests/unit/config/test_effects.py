@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from atlasd.config.difference import changes, settings_users, summary
+from atlasd.config.difference import MISSING, both, changes, settings_users, summary
 from atlasd.config.effects import DELIVERED, SECTIONS, effect, restarts
 from atlasd.config.schema import Settings
 from atlasd.config.service import Service
@@ -177,3 +177,12 @@ def test_a_summary_is_short() -> None:
     assert summary([]) == "nothing differs"
     assert summary([change("a"), change("b")]) == "a, b"
     assert summary([change(key) for key in "abcdef"]) == "a, b, c and 3 more"
+
+
+@pytest.mark.parametrize("sealed", ["enc:v1:ab12:gAAAA", "secret://shop/key", "${secret:shop#key}"])
+def test_what_a_reference_stands_for_is_not_shown_beside_it(desk: Desk, sealed: str) -> None:
+    path = ("services", "web", "env", "GREETING")
+    assert both("plain text", sealed, path) == ("[not shown]", sealed)
+    assert both(sealed, "plain text", path) == (sealed, "[not shown]")
+    assert both("plain text", "another", path) == ("plain text", "another")
+    assert both(MISSING, sealed, path) == (None, sealed)
