@@ -188,7 +188,7 @@ async def _serve(
                     ),
                     name="core secrets",
                 ),
-                group.create_task(secret_desk.follow(ground.config), name="core rotations"),
+                group.create_task(secret_desk.begin(), name="core rotations"),
             ]
 
             def reload() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from atlasd.daemon.secrets import Vault
 from atlasd.errors import AtlasError
 from atlasd.events import Event
 from atlasd.pluginhost.host import PluginHost
+from atlasd.retry import RetryPolicy, delay
 from atlasd.secrets.desk import Asker, Use
 from atlasd.secrets.impact import Consumer
 from atlasd.secrets.operations import SecretOperations
@@ -32,8 +34,8 @@ Method = Callable[..., Awaitable[Any]]
 
 GATHER = 0.3
 """Seconds in which several changes of secrets become one reload."""
-AGAIN = 30.0
-"""Seconds after which a reload for a changed secret is tried again."""
+AGAIN = RetryPolicy(first=timedelta(seconds=30), longest=timedelta(minutes=15))
+"""Between attempts of a reload for a changed secret."""
 
 STREAMS = {"secret.rotate": "rotate", "secret.rotate-keys": "rotate_keys"}
 ANSWERS = {
@@ -220,15 +222,30 @@ class SecretDesk:
                 pass  # the role has ended before the thread did
 
         self._vault.changed = changed
+        failures = 0
         while True:
             await self._changes.wait()
             await asyncio.sleep(GATHER)
             self._changes.clear()
             try:
                 await reload()
+                failures = 0
             except AtlasError as error:
-                _log.error("a secret has changed, but not where it is used: %s", error.message)
-                loop.call_later(AGAIN, self._changes.set)
+                failures += 1
+                wait = delay(AGAIN, failures, 0.5).total_seconds()
+                _log.error(
+                    "a secret has changed, and not yet where it is used: %s; next try in %.0f s",
+                    error.message,
+                    wait,
+                )
+                loop.call_later(wait, self._changes.set)
+
+    async def begin(self) -> None:
+        """Go on with the rotations that an earlier daemon has left; what is wrong is logged."""
+        try:
+            await self.follow(self._config())
+        except AtlasError as error:
+            _log.error("rotations of secrets do not go on: %s (%s)", error.message, error.hint)
 
 
 def _asker(actor: str) -> Asker:

@@ -275,7 +275,12 @@ class RotationEngine:
     async def run(self) -> None:
         """Go on with what was interrupted, retire and rotate when it is due; for ever."""
         while True:
-            wait = await self.work_due()
+            try:
+                wait = await self.work_due()
+            except AtlasError as error:
+                # The database, say: it is tried again, and the rest of the daemon says so too.
+                _log.error("rotations wait: %s", error.message)
+                wait = LOOK_EVERY
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):

@@ -1,5 +1,6 @@
 """Rotation: whatever step it is killed or fails at, one value works and the rest is made good."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -241,6 +242,27 @@ async def test_what_nothing_is_said_of_is_not_rotated(shop: Workshop) -> None:
     assert caught.value.code == "secret.rotation"
     assert "[secrets.rotate.db]" in caught.value.hint
     assert shop.database.calls == []
+
+
+async def test_a_database_that_refuses_ends_no_schedule(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.plan = Plan(every=DAY)
+    rotations = await shop.daemon()
+    refusals = 0
+
+    async def refuse(rotation: Rotation) -> None:
+        nonlocal refusals
+        refusals += 1
+        raise AtlasError("store.unusable", "the disk is full")
+
+    monkeypatch.setattr(shop.kept, "save", refuse)
+    running = asyncio.create_task(rotations.run())
+    await until(lambda: refusals == 1)
+    monkeypatch.undo()
+    await rotations.configure(shop.house.policy, {KEY: shop.plan})
+    await until(lambda: KEY in shop.kept.rows)
+    running.cancel()
 
 
 async def test_two_rotations_at_once_are_refused(shop: Workshop) -> None:
