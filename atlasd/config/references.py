@@ -37,6 +37,8 @@ _OPENING = re.compile(r"\$\$\{|\$\{")
 _KIND = re.compile(
     rf"(?P<optional>\??)(?:(?P<kind>{'|'.join(KINDS)}):|(?P<other>[a-z][a-z0-9_]*):(?![-=+?]))"
 )
+# What may be shown of something else between braces: nobody knows what follows it.
+_SHELLS = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,40}\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEY = re.compile(r"[^.\[\]\s]+(?:\[[0-9]+\])*(?:\.[^.\[\]\s]+(?:\[[0-9]+\])*)*")
 
@@ -198,8 +200,8 @@ def _template(text: str) -> Template | None:
             literal.append("${")
         elif kind is None:
             literal.append("${")
-            end = text.find("}", position)
-            unexpanded = unexpanded or text[opening.start() : end + 1 if end >= 0 else None]
+            name = _SHELLS.match(text, position)
+            unexpanded = unexpanded or (f"${{{name[0]}" if name is not None else "${…")
         else:
             end = text.find("}", position)
             if end < 0:

@@ -167,6 +167,13 @@ def test_a_text_and_its_parts(text: str, parts: tuple[object, ...]) -> None:
     assert parts_of(text) == parts
 
 
+@pytest.mark.parametrize("text", ["${HOME:-hunter2}", "${", "${\nhunter2", "${A B}", "${?A}"])
+def test_of_what_is_not_expanded_only_a_name_is_shown(text: str) -> None:
+    template = parse(text)
+    assert template is not None
+    assert template.unexpanded == "${…"
+
+
 def test_what_is_not_expanded_is_pointed_out() -> None:
     template = parse("${env:A} ${HOME} ${B}")
     assert isinstance(template, Template)

@@ -1,14 +1,21 @@
 """References in a configuration: resolved, explained where they cannot be, and never shown."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from atlasd.config import resolving
 from atlasd.config.load import Offers
+from atlasd.config.problems import Findings, report
+from atlasd.config.resolving import Around
 from atlasd.contracts.checks import CheckType
+from atlasd.contracts.config import Layer
 from atlasd.contracts.secrets import (
     Reference,
     Resolved,
@@ -22,7 +29,7 @@ from atlasd.contracts.settings import Settings
 from atlasd.errors import AtlasError
 from atlasd.services import delivery
 from atlasd.services.spec import ServiceSpec
-from tests.unit.config.desk import Desk
+from tests.unit.config.desk import Desk, FakeHost
 
 PASSWORD = "correct-horse-battery"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -470,3 +477,59 @@ def test_without_a_resolver_only_what_is_written_is_checked(desk: Desk) -> None:
     )
     desk.offers = None
     assert desk.says('[services.web]\ncommand = "true"\ncwd = "secret://vault/x"') == []
+
+
+TOKENS = st.sampled_from(
+    ["${", "$${", "${?", "}", "secret:", "env:", "file:", "cfg:", "db", "HOME", "NOT_SET", "/x",
+     "services.web.env.A", "services.web.env.B", "|url", "|json", "#a", "@v1", "secret://", " ",
+     "enc:v1:k:abc", "vault/x", "\n"]
+)  # fmt: skip
+WRITTEN = st.lists(TOKENS, max_size=6).map("".join)
+
+
+class Outcomes:
+    """Answers to whatever is asked: values, and errors of every kind."""
+
+    def __call__(
+        self, policy: SecretsPolicy, wanted: Sequence[Reference | Sealed], /
+    ) -> Mapping[Reference | Sealed, Resolved | Exception]:
+        answers = (
+            Resolved(value=SecretValue(PASSWORD)),
+            AtlasError("secret.not_found", "it is gone"),
+            RuntimeError(PASSWORD),
+            Resolved(value=SecretValue(b"\xff" + PASSWORD.encode())),
+        )
+        return {one: answers[len(str(one)) % len(answers)] for one in wanted}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.dictionaries(st.sampled_from("ABC"), WRITTEN, max_size=3), WRITTEN, st.booleans())
+def test_whatever_is_written_it_is_resolved_or_explained(
+    env: dict[str, str], url: str, resolves: bool
+) -> None:
+    data: dict[str, Any] = {
+        "secrets": {"backends": {"vault": {"url": url}}},
+        "services": {"web": {"command": ["sleep", url], "env": env, "instances": url}},
+    }
+    before = json.dumps(data)
+    findings = Findings(Layer(origin="x.toml", data=data))
+    resolution = resolving.resolve(
+        data,
+        findings,
+        Around(
+            environment="production",
+            environ={"HOME": "/root"},
+            host=FakeHost(),
+            folder_of=lambda _path: "/",
+            offers=OFFERS,
+            resolve=Outcomes() if resolves else None,
+        ),
+    )
+    assert json.dumps(data) == before
+    said = report(findings.problems)
+    assert PASSWORD not in said
+    for problem in findings.problems:
+        assert problem.got or problem.expected
+        assert "\n" not in str(problem)
+    shown = [one.text for one in resolution.references.values()]
+    assert PASSWORD not in "".join(shown)
