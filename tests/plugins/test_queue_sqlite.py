@@ -158,6 +158,14 @@ async def test_a_disk_that_refuses_costs_nothing_that_was_acknowledged(
     assert next(row.id for row in await queue.select(Filter(), 10)) == kept.id
 
 
+async def test_the_log_of_the_database_stays_small(queue: SqliteQueue, tmp_path: Path) -> None:
+    args = json.dumps({"text": "x" * 20_000})
+    for _ in range(40):
+        await queue.enqueue([mail(args=args)] * 50)
+    assert (tmp_path / "queue.db").stat().st_size > 2**24
+    assert (tmp_path / "queue.db-wal").stat().st_size < 2**25
+
+
 async def test_an_id_is_never_given_twice(queue: SqliteQueue) -> None:
     (made,) = await queue.enqueue([mail()])
     assert await queue.purge(Filter(ids=(made.id,)), limit=10) == 1
