@@ -178,9 +178,8 @@ class JobThread:
                 self.trouble = "the job engine is stopping"
                 server.close()
                 clockwork.cancel()
-                for session in list(engine.sessions.values()):
-                    with contextlib.suppress(AtlasError):
-                        await engine.close_session(session)
+                with contextlib.suppress(AtlasError):
+                    await engine.hang_up()
                 self._socket.close()
 
     def _count(self, word: str, count: int) -> None:

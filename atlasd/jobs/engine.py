@@ -55,6 +55,8 @@ class JobEngine:
         """`identity` begins the names of sessions; `settled` hears of outcomes and their number."""
         self.store = store
         self.sessions: dict[str, Session] = {}
+        self.hang_ups: set[Callable[[], object]] = set()
+        """What ends each connection that is open."""
         self.trouble = ""
         """Why the store cannot be used now; empty when it can."""
         self._identity = identity
@@ -62,6 +64,13 @@ class JobEngine:
         self._numbers = itertools.count(1)
         self._due = asyncio.Event()
         self._next = 0.0
+
+    async def hang_up(self) -> None:
+        """End every connection, and take back what their workers held."""
+        for end in list(self.hang_ups):
+            end()
+        for session in list(self.sessions.values()):
+            await self.close_session(session)
 
     # --- clockwork
 

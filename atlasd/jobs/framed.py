@@ -52,6 +52,7 @@ class FramedJobs(asyncio.Protocol):
         """Somebody has connected."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._engine.hang_ups.add(transport.abort)
         transport.set_write_buffer_limits(high=WRITE_BUFFER)
         try:
             self._admit(transport.get_extra_info("socket"))
@@ -63,6 +64,8 @@ class FramedJobs(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The other end is gone: so is its claim on what it held."""
         del exc
+        if self._transport is not None:
+            self._engine.hang_ups.discard(self._transport.abort)
         self._transport = None
         for future in list(self._under_way):
             future.cancel()

@@ -67,8 +67,8 @@ class Served:
             await self._stop.wait()
             server.close()
             clockwork.cancel()
-            for session in list(self.engine.sessions.values()):
-                await self.engine.close_session(session)
+            await self.engine.hang_up()
+            await asyncio.sleep(0)  # the transports close with the loop's next turn
         context.close()
 
     def ask(self, work: Callable[[QueueStore], Coroutine[Any, Any, T]]) -> T:

@@ -62,7 +62,8 @@ def ask(address: tuple[str, int] | str, request: bytes = b"") -> str:
     with socket.socket(family) as link:
         link.settimeout(30)
         link.connect(address)
-        link.sendall(request)
+        if request:  # even nothing cannot be sent to whoever has answered and hung up already
+            link.sendall(request)
         answer = b""
         while data := link.recv(4096):
             answer += data
