@@ -42,7 +42,7 @@ class FakeJobs:
     def __del__(self) -> None:
         for engine in self._engines.values():
             assert isinstance(engine.store, SqliteQueue)
-            engine.store._connection.close()
+            engine.store.group.connection.close()
 
     def method(self, name: str) -> Callable[[Any, Caller], Awaitable[Any]]:
         """What performs an operation, as the control server calls it."""

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from atlasd.contracts.context import PluginContext
 from atlasd.contracts.settings import NoSettings
-from atlasd.states import JobState as JobState  # noqa: PLC0414  plugins take it from here
+from atlasd.states import JOB_FINAL as JOB_FINAL  # noqa: PLC0414  plugins take them from here
+from atlasd.states import JobState as JobState  # noqa: PLC0414
 
 UNTIL_CLAIMED = -1
 """`NewJob.unique_until` of a key that is free again once the job is claimed."""

@@ -54,9 +54,9 @@ async def test_a_job_goes_its_way(queue: SqliteQueue) -> None:
 
 
 async def test_requests_that_wait_together_share_a_commit(queue: SqliteQueue) -> None:
-    before = queue.commits
+    before = queue.group.commits
     await asyncio.gather(*(queue.enqueue([mail()]) for _ in range(64)))
-    assert queue.commits == before + 1
+    assert queue.group.commits == before + 1
 
 
 async def test_an_idle_worker_is_given_a_job_by_the_commit_that_makes_it(
@@ -65,11 +65,11 @@ async def test_an_idle_worker_is_given_a_job_by_the_commit_that_makes_it(
     waiting = asyncio.ensure_future(queue.exchange([], ask(wait=60_000)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    before = queue.commits
+    before = queue.group.commits
     (made,) = await queue.enqueue([mail()])
     _, (job,) = await waiting
     assert job.id == made.id
-    assert queue.commits == before + 1
+    assert queue.group.commits == before + 1
 
 
 async def test_a_claim_that_was_given_up_takes_nothing(queue: SqliteQueue) -> None:
@@ -145,7 +145,7 @@ async def test_a_disk_that_refuses_costs_nothing_that_was_acknowledged(
     queue: SqliteQueue,
 ) -> None:
     (kept,) = await queue.enqueue([mail()])
-    connection = queue._connection
+    connection = queue.group.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     connection.execute(f"PRAGMA max_page_count = {pages}")
     big = json.dumps({"text": "x" * 400_000})
@@ -169,7 +169,7 @@ async def test_the_log_of_the_database_stays_small(queue: SqliteQueue, tmp_path:
 async def test_an_id_is_never_given_twice(queue: SqliteQueue) -> None:
     (made,) = await queue.enqueue([mail()])
     assert await queue.purge(Filter(ids=(made.id,)), limit=10) == 1
-    queue._broken = True  # memory is read anew, as after a failed commit
+    queue.group.broken = True  # memory is read anew, as after a failed commit
     (other,) = await queue.enqueue([mail()])
     assert other.id > made.id
 

@@ -1,5 +1,6 @@
 """New jobs on their way into the SQLite queue: gathered, so that many take one statement."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -8,13 +9,32 @@ from atlasd.errors import AtlasError
 from atlasd_plugins.queue_sqlite import sql
 
 if TYPE_CHECKING:
-    from atlasd_plugins.queue_sqlite.store import _Round
+    from atlasd_plugins.queue_sqlite.round import Round
+
+
+IDEMPOTENCY = 86_400_000
+"""Milliseconds that the answer to an idempotency key is remembered."""
+
+
+def once(turn: "Round", jobs: Sequence[NewJob], key: str) -> Sequence[Enqueued]:
+    """Enqueue jobs, or give the answer that this idempotency key had before."""
+    known = turn.connection.execute(
+        "SELECT answer FROM idempotency WHERE key = ? AND created_at > ?",
+        (key, turn.now - IDEMPOTENCY),
+    ).fetchone()
+    if known is not None:
+        return [Enqueued(i, JobState(s), o) for i, s, o in json.loads(known[0])]
+    found = turn.enqueuing.add(jobs, turn.rules)
+    turn.write().execute(
+        "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?)", (key, json.dumps(found), turn.now)
+    )
+    return found
 
 
 class Enqueuing:
     """The new jobs of one transaction."""
 
-    def __init__(self, turn: "_Round") -> None:
+    def __init__(self, turn: "Round") -> None:
         self._turn = turn
         self._rows: list[tuple[Any, ...]] = []
 

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from atlasd.contracts.queue import DeadGroup, Filter, JobState, Row
+from atlasd.contracts.queue import DeadGroup, Filter, JobState, QueueCount, Row
 from atlasd_plugins.queue_sqlite import sql
 from atlasd_plugins.queue_sqlite.board import Board
 
@@ -35,7 +35,21 @@ def dead(connection: sqlite3.Connection, limit: int) -> Sequence[DeadGroup]:
     return groups
 
 
-def oldest(connection: sqlite3.Connection, board: Board, queue: str) -> int:
+def counts(connection: sqlite3.Connection, board: Board) -> Sequence[QueueCount]:
+    """How many jobs of each queue are in each state."""
+    return [
+        QueueCount(
+            queue,
+            state,
+            count,
+            _oldest(connection, board, queue) if state is JobState.AVAILABLE else 0,
+        )
+        for (queue, state), count in sorted(board.counts.items())
+        if count
+    ]
+
+
+def _oldest(connection: sqlite3.Connection, board: Board, queue: str) -> int:
     """`run_at` of the available job of a queue that has waited longest."""
     moments = []
     for lane in board.active.get(queue, {}).values():

@@ -1,0 +1,105 @@
+"""What time does to jobs: they fall due, lose their worker, expire, are forgotten."""
+
+import json
+from collections.abc import Sequence
+
+from atlasd.contracts.queue import JOB_FINAL, JobState, Maintained
+from atlasd_plugins.queue_sqlite import settling, sql
+from atlasd_plugins.queue_sqlite.enqueuing import IDEMPOTENCY
+from atlasd_plugins.queue_sqlite.round import Round
+
+
+def maintain(turn: Round, limit: int) -> Maintained:
+    """One round of it; at most `limit` rows of each kind."""
+    board = turn.board
+    turn.flush()
+    promoted = _promote(turn, limit)
+    late = [job for job, lease in board.leases.items() if lease.until <= turn.mono][:limit]
+    for job in late:
+        settling.lost(turn, job, "lease")
+    expired = _expire(turn, limit)
+    pruned = _prune(turn, limit)
+    return Maintained(
+        promoted=promoted,
+        lost=len(late),
+        expired=expired,
+        pruned=pruned,
+        next_due=_next_due(turn),
+    )
+
+
+def _promote(turn: Round, limit: int) -> int:
+    (due,) = turn.connection.execute(sql.NEXT_DUE).fetchone()
+    if due is None or due > turn.now:
+        return 0
+    promoted: dict[int, list[int]] = {}
+    for lane_id, rank in turn.write().execute(sql.PROMOTE, (turn.now, limit)).fetchall():
+        promoted.setdefault(lane_id, []).append(rank)
+    board = turn.board
+    for lane_id, ranks in promoted.items():
+        lane = board.lanes[lane_id]
+        board.move(lane, JobState.SCHEDULED, JobState.AVAILABLE, len(ranks), head=min(ranks))
+    return sum(map(len, promoted.values()))
+
+
+def _next_due(turn: Round) -> int:
+    moments = [turn.now + int(lease.until - turn.mono) + 1 for lease in turn.board.leases.values()]
+    moments += [
+        moment
+        for statement in (sql.NEXT_DUE, sql.NEXT_EXPIRY)
+        for (moment,) in turn.connection.execute(statement)
+        if moment is not None
+    ]
+    return min(moments, default=0)
+
+
+def _expire(turn: Round, limit: int) -> int:
+    rows = turn.connection.execute(sql.EXPIRED, (turn.now, limit)).fetchall()
+    if rows:
+        end(turn, [(job, lane, JobState(state)) for job, lane, state in rows], "expired")
+    return len(rows)
+
+
+def end(turn: Round, rows: Sequence[tuple[int, int, JobState]], reason: str) -> None:
+    """Cancel jobs that wait, each given as (id, lane, state)."""
+    ids = json.dumps([job for job, _, _ in rows])
+    turn.write().execute(sql.END, (turn.now, reason, ids))
+    for _, lane, state in rows:
+        turn.board.move(turn.board.lanes[lane], state, JobState.CANCELLED)
+
+
+def _prune(turn: Round, limit: int) -> int:
+    pruned = 0
+    for state in JOB_FINAL:
+        age, most = turn.rules.keep(state, "")
+        oldest = turn.now - age
+        kept = sum(n for (_, s), n in turn.board.counts.items() if s is state)
+        if kept > most:
+            (surplus,) = turn.connection.execute(sql.SURPLUS, (state.value, most)).fetchone()
+            oldest = max(oldest, surplus)
+        rows = turn.connection.execute(sql.OLD, (state.value, oldest, turn.now, limit)).fetchall()
+        if rows:
+            delete(turn, [job for (job,) in rows])
+        pruned += len(rows)
+    if turn.begun:
+        turn.write().execute(
+            "DELETE FROM idempotency WHERE created_at <= ?", (turn.now - IDEMPOTENCY,)
+        )
+    return pruned
+
+
+def delete(turn: Round, ids: Sequence[int]) -> None:
+    """Forget jobs that nobody holds."""
+    text = json.dumps(ids)
+    connection = turn.write()
+    for lane, state, count in connection.execute(
+        "SELECT lane, state, count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+        " GROUP BY lane, state",
+        (text,),
+    ).fetchall():
+        turn.board.move(turn.board.lanes[lane], JobState(state), None, count)
+    connection.execute(sql.DELETE, (text,))
+    # An id is never given twice, even when the last one is gone.
+    connection.execute(
+        "INSERT OR REPLACE INTO meta VALUES ('last_id', ?)", (turn.board.next_id - 1,)
+    )
