@@ -191,8 +191,8 @@ def test_a_state_and_its_final_time_go_together(tmp_path: Path) -> None:
 
     connection = connect(tmp_path / "queue.db")
     insert = (
-        "INSERT INTO jobs (lane, state, rank_at, run_at, priority, max_attempts, created_at, kind,"
-        " args, finalized_at) VALUES (1, ?, 0, 0, 5, 1, 0, 'k', '{}', ?)"
+        "INSERT INTO jobs (lane, spec, state, rank_at, run_at, finalized_at)"
+        " VALUES (1, 1, ?, 0, 0, ?)"
     )
     for state, final in (("completed", None), ("available", 5), ("asleep", None)):
         with pytest.raises(sqlite3.IntegrityError):

@@ -65,6 +65,12 @@ def connect(path: Path) -> sqlite3.Connection:
                     f"the queue {path} has version {version}, this atlasd knows {sql.VERSION}",
                     hint="run the newer atlasd again, or restore the queue of the older one",
                 )
+            if version == 1:
+                raise AtlasError(
+                    "job.store",
+                    f"the queue {path} was made by an atlasd that was never released",
+                    hint="finish its jobs with that one, then move the file away",
+                )
             if version < sql.VERSION:
                 connection.executescript(
                     f"BEGIN IMMEDIATE;\n{sql.SCHEMA};\n"

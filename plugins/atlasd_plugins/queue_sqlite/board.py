@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from atlasd.contracts.queue import BreakerRow, JobState, Lane, NewJob, Turns
 from atlasd_plugins.queue_sqlite import sql
@@ -11,18 +11,31 @@ GRACE = 30_000
 """Milliseconds that a worker has to come back after the store was opened anew."""
 
 
-@dataclass(slots=True)
 class Lease:
     """A running job."""
 
-    token: int
-    worker: str
-    lane: int
-    until: float
-    """Milliseconds on the monotonic clock: the wall clock may jump."""
-    epoch: int
-    """Of its target's breaker when it was claimed."""
-    cancel: bool = False
+    __slots__ = ("cancel", "epoch", "lane", "plain", "token", "until", "worker")
+
+    def __init__(
+        self, token: int, worker: str, lane: Lane, until: float, epoch: int, plain: int
+    ) -> None:
+        """`epoch` is that of its target's breaker when it was claimed; `plain`: 1 without a key."""
+        self.token = token
+        self.worker = worker
+        self.lane = lane
+        self.until = until
+        """Milliseconds on the monotonic clock: the wall clock may jump."""
+        self.epoch = epoch
+        self.plain = plain
+        self.cancel = False
+
+
+class Spec(NamedTuple):
+    """What jobs of one kind have in common."""
+
+    kind: str
+    priority: int
+    max_attempts: int
 
 
 class Board:
@@ -33,6 +46,8 @@ class Board:
         self.by_key: dict[tuple[str, str, str], Lane] = {}
         self.active: dict[str, dict[int, Lane]] = {}
         """Lanes with available jobs, by queue."""
+        self.specs: dict[int, Spec] = {}
+        self.spec_ids: dict[Spec, int] = {}
         self.leases: dict[int, Lease] = {}
         self.running: dict[str, int] = {}
         """Running jobs by `queue`, `queue/fair_key` and `target:NAME`."""
@@ -51,26 +66,22 @@ class Board:
             "SELECT id, queue, fair_key, target FROM lanes"
         ):
             board._enter(Lane(id=number, queue=queue, fair_key=fair_key, target=target))
+        for number, *spec in connection.execute(
+            "SELECT id, kind, priority, max_attempts FROM specs"
+        ):
+            board._know(number, Spec(*spec))
         for query in sql.COUNTS:
             for lane_id, state, count in connection.execute(query):
                 lane = board.lanes[lane_id]
                 board.move(lane, None, JobState(state), count)
         for row in connection.execute("SELECT * FROM breakers"):
             board.breakers[row[0]] = BreakerRow(*row)
-        for job, token, lane_id, worker, cancel in connection.execute(sql.RUNNING):
-            board.lease(
-                job,
-                board.lanes[lane_id],
-                Lease(
-                    token=token,
-                    worker=worker,
-                    lane=lane_id,
-                    until=monotonic + GRACE,
-                    epoch=-1,
-                    cancel=bool(cancel),
-                ),
-            )
-            board.move(board.lanes[lane_id], None, JobState.RUNNING)
+        for job, token, lane_id, plain, cancel in connection.execute(sql.RUNNING):
+            lane = board.lanes[lane_id]
+            lease = Lease(token, "", lane, monotonic + GRACE, -1, plain)
+            lease.cancel = bool(cancel)
+            board.lease(job, lane, lease)
+            board.move(lane, None, JobState.RUNNING)
         board.paused = frozenset(q for (q,) in connection.execute("SELECT queue FROM paused"))
         known = dict(connection.execute("SELECT key, value FROM turns"))
         board.turns = Turns(virtual=known.pop("", 0.0), rates=known)
@@ -92,6 +103,20 @@ class Board:
             connection.execute("INSERT INTO lanes VALUES (?, ?, ?, ?)", (lane.id, *key))
             self._enter(lane)
         return lane
+
+    def spec_of(self, job: NewJob, connection: sqlite3.Connection) -> int:
+        """The spec of a new job, made if there is none yet."""
+        spec = Spec(job.kind, job.priority, job.max_attempts)
+        number = self.spec_ids.get(spec)
+        if number is None:
+            number = len(self.specs) + 1
+            connection.execute("INSERT INTO specs VALUES (?, ?, ?, ?)", (number, *spec))
+            self._know(number, spec)
+        return number
+
+    def _know(self, number: int, spec: Spec) -> None:
+        self.specs[number] = spec
+        self.spec_ids[spec] = number
 
     def _enter(self, lane: Lane) -> None:
         self.lanes[lane.id] = lane
@@ -127,19 +152,21 @@ class Board:
             (queue, JobState.AVAILABLE), 0
         )
 
+    def begin(self, lane: Lane, count: int) -> None:
+        """Count so many more running jobs of a lane; their leases are noted beside it."""
+        for key in _keys(lane):
+            self.running[key] = self.running.get(key, 0) + count
+
     def lease(self, job: int, lane: Lane, lease: Lease) -> None:
         """Note that a job runs."""
         self.leases[job] = lease
-        for key in _keys(lane):
-            self.running[key] = self.running.get(key, 0) + 1
+        self.begin(lane, 1)
 
     def let_go(self, job: int) -> tuple[Lease, Lane]:
         """Note that a job runs no longer."""
         lease = self.leases.pop(job)
-        lane = self.lanes[lease.lane]
-        for key in _keys(lane):
-            self.running[key] -= 1
-        return lease, lane
+        self.begin(lease.lane, -1)
+        return lease, lease.lane
 
     def holds(self, job: int, token: int) -> bool:
         """Whether this token is the one that the job is held by."""

@@ -2,7 +2,7 @@
 
 import json
 
-from atlasd.contracts.queue import ClaimAsk, Claimed, JobState, Lane
+from atlasd.contracts.queue import UNTIL_CLAIMED, ClaimAsk, Claimed, JobState, Lane
 from atlasd_plugins.queue_sqlite import breaking, sql
 from atlasd_plugins.queue_sqlite.board import Lease
 from atlasd_plugins.queue_sqlite.round import Round
@@ -53,24 +53,33 @@ def _take(
     breaker = board.breakers.get(lane.target) if lane.target else None
     epoch = breaker.epoch if breaker is not None else 0
     rows = turn.connection.execute(sql.HEADS, (lane.id, count + 1)).fetchall()
-    more = rows[count:]
-    rows = rows[:count]
+    next_rank = rows.pop()[1] if len(rows) > count else 0
     queue, fair_key, target, worker = lane.queue, lane.fair_key, lane.target, ask.worker
+    specs, leases = board.specs, board.leases
+    ids, freed = [], False
     for (
-        job, rank, token, attempt, kind, args, priority, run_at, created, most, lost, expires,
+        job, rank, spec, token, attempt, run_at, lost, expires, plain, unique_until, created, args,
         options,
     ) in rows:  # fmt: skip
+        kind, priority, most = specs[spec]
+        token += 1  # noqa: PLW2901  the row has what was before the claim
         found.append(
             (
                 rank,
                 Claimed(
-                    job, token + 1, attempt + 1, until, queue, kind, args, priority, run_at,
+                    job, token, attempt + 1, until, queue, kind, args, priority, run_at,
                     created, most, lost, expires or 0, fair_key, target, options,
                 ),
             )
         )  # fmt: skip
-        board.lease(job, lane, Lease(token + 1, worker, lane.id, mono, epoch))
-    turn.write().execute(sql.CLAIM, (until, worker, json.dumps([row[0] for row in rows])))
-    board.move(lane, JobState.AVAILABLE, JobState.RUNNING, len(rows))
-    if more:
-        lane.head = more[0][1]
+        if unique_until == UNTIL_CLAIMED:
+            plain = freed = True  # noqa: PLW2901
+        leases[job] = Lease(token, worker, lane, mono, epoch, plain)
+        ids.append(job)
+    board.begin(lane, len(ids))
+    text = json.dumps(ids)
+    turn.write().execute(sql.CLAIM, (text,))
+    if freed:
+        turn.write().execute(sql.FREE_AT_CLAIM, (text,))
+    board.move(lane, JobState.AVAILABLE, JobState.RUNNING, len(ids))
+    lane.head = next_rank

@@ -63,7 +63,8 @@ def _expire(turn: Round, limit: int) -> int:
 def end(turn: Round, rows: Sequence[tuple[int, int, JobState]], reason: str) -> None:
     """Cancel jobs that wait, each given as (id, lane, state)."""
     ids = json.dumps([job for job, _, _ in rows])
-    turn.write().execute(sql.END, (turn.now, reason, ids))
+    turn.write().execute(sql.END, (turn.now, ids))
+    turn.write().execute(sql.NOTE_REASON, (reason, ids))
     for _, lane, state in rows:
         turn.board.move(turn.board.lanes[lane], state, JobState.CANCELLED)
 
@@ -98,7 +99,8 @@ def delete(turn: Round, ids: Sequence[int]) -> None:
         (text,),
     ).fetchall():
         turn.board.move(turn.board.lanes[lane], JobState(state), None, count)
-    connection.execute(sql.DELETE, (text,))
+    for statement in sql.DELETE:
+        connection.execute(statement, (text,))
     # An id is never given twice, even when the last one is gone.
     connection.execute(
         "INSERT OR REPLACE INTO meta VALUES ('last_id', ?)", (turn.board.next_id - 1,)

@@ -10,7 +10,7 @@ from atlasd_plugins.queue_sqlite.round import Round
 
 def cancel(turn: Round, which: Filter, reason: str, limit: int) -> int:
     """Cancel jobs that wait, and ask running ones to end; how many."""
-    rows = query.select(turn.looked(), which, limit)
+    rows = query.select(turn, which, limit)
     waiting = [
         (row.id, turn.board.by_key[row.queue, row.fair_key, row.target].id, row.state)
         for row in rows
@@ -29,11 +29,14 @@ def cancel(turn: Round, which: Filter, reason: str, limit: int) -> int:
 def requeue(turn: Round, which: Filter, args: str, limit: int) -> Sequence[int]:
     """Make final jobs available again; their ids."""
     done = []
-    for row in query.select(turn.looked(), which, limit):
+    for row in query.select(turn, which, limit):
         if row.state not in JOB_FINAL:
             continue
         rank = turn.rules.rank(row.queue, row.priority, turn.now)
-        turn.write().execute(sql.REQUEUE, (turn.now, rank, args or row.args, row.id))
+        turn.write().execute(sql.REQUEUE, (turn.now, rank, row.id))
+        turn.write().execute(sql.NOTE_REQUEUE, (row.id, row.state.value))
+        if args:
+            turn.write().execute(sql.NEW_ARGS, (args, row.id))
         lane = turn.board.by_key[row.queue, row.fair_key, row.target]
         turn.board.move(lane, row.state, JobState.AVAILABLE, head=rank)
         done.append(row.id)
@@ -42,7 +45,7 @@ def requeue(turn: Round, which: Filter, args: str, limit: int) -> Sequence[int]:
 
 def purge(turn: Round, which: Filter, limit: int) -> int:
     """Delete jobs that do not run; how many."""
-    rows = query.select(turn.looked(), which, limit)
+    rows = query.select(turn, which, limit)
     ids = [row.id for row in rows if row.state is not JobState.RUNNING]
     if ids:
         maintenance.delete(turn, ids)

@@ -8,19 +8,21 @@ from typing import Any
 from atlasd.contracts.queue import DeadGroup, Filter, JobState, QueueCount, Row
 from atlasd_plugins.queue_sqlite import sql
 from atlasd_plugins.queue_sqlite.board import Board
+from atlasd_plugins.queue_sqlite.round import Round
 
 
-def row(connection: sqlite3.Connection, job: int) -> Row | None:
+def row(turn: Round, job: int) -> Row | None:
     """One job."""
-    found = connection.execute(sql.BY_ID, (job,)).fetchone()
-    return None if found is None else _row(found)
+    found = turn.connection.execute(sql.BY_ID, (job,)).fetchone()
+    return None if found is None else _row(found, turn)
 
 
-def select(connection: sqlite3.Connection, which: Filter, limit: int) -> Sequence[Row]:
+def select(turn: Round, which: Filter, limit: int) -> Sequence[Row]:
     """The jobs that a filter means, by id."""
     where, values = _where(which)
     statement = f"{sql.ROW} WHERE {where} ORDER BY j.id LIMIT ?"
-    return [_row(found) for found in connection.execute(statement, (*values, limit))]
+    found = turn.looked().execute(statement, (*values, limit))
+    return [_row(one, turn) for one in found]
 
 
 def dead(connection: sqlite3.Connection, limit: int) -> Sequence[DeadGroup]:
@@ -68,10 +70,10 @@ def _where(which: Filter) -> tuple[str, list[Any]]:
     values: list[Any] = [which.after]
     plain: tuple[tuple[str, Any], ...] = (
         ("l.queue = ?", which.queue),
-        ("j.kind = ?", which.kind),
+        ("s.kind = ?", which.kind),
         ("l.fair_key = ?", which.fair_key),
         ("l.target = ?", which.target),
-        ("j.fingerprint = ?", which.fingerprint),
+        ("n.fingerprint = ?", which.fingerprint),
         ("j.finalized_at < ?", which.finalized_before),
     )
     for clause, value in plain:
@@ -86,15 +88,22 @@ def _where(which: Filter) -> tuple[str, list[Any]]:
         values += [state.value for state in which.states]
     if which.tag:
         clauses.append(
-            "j.options != '' AND EXISTS (SELECT 1 FROM json_each(j.options, '$.tags')"
+            "p.options != '' AND EXISTS (SELECT 1 FROM json_each(p.options, '$.tags')"
             " WHERE value = ?)"
         )
         values.append(which.tag)
     return " AND ".join(clauses), values
 
 
-def _row(found: tuple[Any, ...]) -> Row:
+def _row(found: tuple[Any, ...], turn: Round) -> Row:
     known = Row._make(found)
+    state = JobState(known.state)
+    lease = turn.board.leases.get(known.id) if state is JobState.RUNNING else None
+    if lease is None:
+        return known._replace(state=state, cancel_requested=bool(known.cancel_requested))
     return known._replace(
-        state=JobState(known.state), cancel_requested=bool(known.cancel_requested)
+        state=state,
+        worker=lease.worker,
+        lease_until=turn.now + int(lease.until - turn.mono),
+        cancel_requested=lease.cancel,
     )

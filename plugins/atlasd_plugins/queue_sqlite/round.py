@@ -23,7 +23,9 @@ class Round:
         self.mono = mono
         self.begun = False
         self.finished: list[int] = []
-        self.results: list[tuple[str, int]] = []
+        self.finished_unique: list[int] = []
+        """Those of them that may have a unique key."""
+        self.results: list[tuple[int, str]] = []
         self.enqueuing = Enqueuing(self)
         self.breakers: dict[str, list[tuple[bool, int, int]]] = {}
 
@@ -38,11 +40,14 @@ class Round:
         """Write what was gathered for one statement each."""
         self.enqueuing.flush()
         if self.finished:
-            ids = json.dumps(self.finished)
-            self.write().execute(sql.FINISH, (self.now, ids))
+            self.write().execute(sql.FINISH, (self.now, json.dumps(self.finished)))
             self.finished = []
+        if self.finished_unique:
+            ids = json.dumps(self.finished_unique)
+            self.write().execute(sql.FINISH_UNIQUE, (self.now, ids))
+            self.finished_unique = []
         if self.results:
-            self.write().executemany(sql.RESULT, self.results)
+            self.write().executemany(sql.NOTE_RESULT, self.results)
             self.results = []
 
     def looked(self) -> sqlite3.Connection:

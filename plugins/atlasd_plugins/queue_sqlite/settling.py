@@ -25,9 +25,11 @@ def settle(turn: Round, one: Settlement) -> bool:
         return False
     if isinstance(one, Finish):
         lease, lane = board.let_go(one.id)
-        turn.finished.append(one.id)
+        (turn.finished if lease.plain else turn.finished_unique).append(one.id)
         if one.result:
-            turn.results.append((one.result, one.id))
+            turn.results.append((one.id, one.result))
+        if lease.cancel:
+            turn.write().execute(sql.FORGET_CANCEL, (one.id,))
         board.move(lane, JobState.RUNNING, JobState.COMPLETED)
         if lane.target:
             breaking.hear(turn, lane.target, failed=False, took=one.took, epoch=lease.epoch)
@@ -35,8 +37,7 @@ def settle(turn: Round, one: Settlement) -> bool:
             turn.enqueuing.add(one.then, turn.rules, bounded=False)
     elif isinstance(one, Failure):
         lease, lane = board.let_go(one.id)
-        row = query.row(turn.connection, one.id)
-        assert row is not None
+        row = _row(turn, one.id)
         _leave(turn, row, turn.rules.failed(row, one, turn.now))
         if lane.target and one.verdict == "target":
             breaking.hear(turn, lane.target, failed=True, took=one.took, epoch=lease.epoch)
@@ -47,9 +48,13 @@ def settle(turn: Round, one: Settlement) -> bool:
 
 def _release(turn: Round, one: Release) -> None:
     board = turn.board
-    row = query.row(turn.connection, one.id)
-    assert row is not None
-    _, lane = board.let_go(one.id)
+    row = _row(turn, one.id)
+    lease, lane = board.let_go(one.id)
+    if lease.cancel:
+        # Nobody runs it any longer, which is what was asked for.
+        to = Transition(state=JobState.CANCELLED, reason="user", attempt_back=True)
+        _leave(turn, row, to)
+        return
     state = JobState.SCHEDULED if one.delay else JobState.AVAILABLE
     run_at = turn.now + one.delay if one.delay else row.run_at
     rank = turn.rules.rank(row.queue, row.priority, run_at)
@@ -69,17 +74,22 @@ def _leave(turn: Round, row: Row, to: Transition) -> None:
             run_at,
             rank,
             turn.now if final else None,
-            to.reason,
-            to.errors or row.errors,
-            to.fingerprint or row.fingerprint,
             int(to.lost),
             int(to.attempt_back),
             not final,
             row.id,
         ),
     )
+    errors, print_ = to.errors or row.errors, to.fingerprint or row.fingerprint
+    turn.write().execute(sql.NOTE_FAILURE, (row.id, to.reason, errors, print_))
     lane = turn.board.by_key[row.queue, row.fair_key, row.target]
     turn.board.move(lane, JobState.RUNNING, to.state, head=rank)
+
+
+def _row(turn: Round, job: int) -> Row:
+    found = query.row(turn, job)
+    assert found is not None  # it is leased, so it is there
+    return found
 
 
 def extend(turn: Round, worker: str, held: Sequence[Held], lease: int) -> Extended:
@@ -98,9 +108,9 @@ def extend(turn: Round, worker: str, held: Sequence[Held], lease: int) -> Extend
         if known.cancel:
             cancel.append(one.id)
         if one.progress:
-            reports.append((one.progress, one.id))
+            reports.append((one.id, one.progress))
     if reports:
-        turn.write().executemany("UPDATE jobs SET progress = ? WHERE id = ?", reports)
+        turn.write().executemany(sql.NOTE_PROGRESS, reports)
     return Extended(lost=tuple(lost), cancel=tuple(cancel))
 
 
@@ -118,10 +128,9 @@ def lose(turn: Round, worker: str, ids: Sequence[int], why: str) -> int:
 
 def lost(turn: Round, job: int, why: str) -> None:
     """Take a running job from whoever holds it."""
-    row = query.row(turn.connection, job)
-    assert row is not None
-    turn.board.let_go(job)
-    if row.cancel_requested:
+    row = _row(turn, job)
+    lease, _ = turn.board.let_go(job)
+    if lease.cancel:
         to = Transition(state=JobState.CANCELLED, reason="user", lost=True)
     else:
         to = turn.rules.lost(row, turn.now, why=why)

@@ -138,11 +138,11 @@ class SqliteQueue:
 
     def get(self, id: int) -> Awaitable[Row | None]:
         """See `QueueStore`."""
-        return self.group.soon(lambda turn: query.row(turn.looked(), id))
+        return self.group.soon(lambda turn: query.row(turn, id))
 
     def select(self, which: Filter, limit: int) -> Awaitable[Sequence[Row]]:
         """See `QueueStore`."""
-        return self.group.soon(lambda turn: query.select(turn.looked(), which, limit))
+        return self.group.soon(lambda turn: query.select(turn, which, limit))
 
     def dead(self, limit: int) -> Awaitable[Sequence[DeadGroup]]:
         """See `QueueStore`."""
