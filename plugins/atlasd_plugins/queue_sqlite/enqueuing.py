@@ -74,7 +74,8 @@ class Enqueuing:
             until, expires = job.unique_until, job.expires_in
             rows += (
                 number, lane.id, spec, state.value, rank, run_at,
-                now + expires if expires else None, job.unique_key or None, now + until if until > 0 else until,
+                now + expires if expires else None, job.unique_key or None,
+                now + until if until > 0 else until,
             )  # fmt: skip
             payloads += (number, now, args, job.options)
             if job.unique_key:
