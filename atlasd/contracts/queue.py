@@ -53,7 +53,7 @@ class NewJob(NamedTuple):
     on_conflict: str = "return_existing"
     """One of `ON_CONFLICT`: what becomes of it when another job has its key."""
     expires_in: int = 0
-    """Milliseconds after which a job that nobody has started is cancelled; 0: never."""
+    """Milliseconds after which a job that waits is cancelled, and never claimed; 0: never."""
     options: str = ""
     """What the engine keeps with it (time-outs, retry policy, tags …): a JSON object as text, or
     nothing. A store doesn't look inside."""
@@ -438,11 +438,13 @@ class QueueStore(Protocol):
 
         For each settlement whether it held: False means that the lease was lost, and nothing was
         done. Results come in order; so do claims, by rank. With `ask.wait` and nothing to claim,
-        settlements are done at once and the answer waits.
+        settlements are done at once and the answer waits. A job that is to be cancelled and is
+        given back ends as cancelled, with reason `user`.
         """
 
     def nudge(self, worker: str) -> None:
-        """Have the claims of a worker that wait answered now, with nothing."""
+        """Have the claims of a worker that wait, or are under way, answered now: with nothing, if
+        nothing is there."""
 
     def extend(self, worker: str, held: Sequence[Held], lease: int) -> Awaitable[Extended]:
         """Prolong leases by `lease` milliseconds from now."""
@@ -469,12 +471,16 @@ class QueueStore(Protocol):
         """Dead jobs by fingerprint, the largest group first."""
 
     def cancel(self, which: Filter, *, reason: str, limit: int) -> Awaitable[int]:
-        """Cancel jobs that wait, and ask running ones to end; how many."""
+        """Cancel jobs that wait, and ask running ones to end; how many.
+
+        Here and below, `limit` counts only the jobs that it can be done to.
+        """
 
     def requeue(self, which: Filter, *, args: str = "", limit: int) -> Awaitable[Sequence[int]]:
         """Make final jobs available again, with a fresh budget of attempts; their ids.
 
-        `args` replaces the arguments of a single job.
+        `args` replaces the arguments of a single job. Tokens go on, errors are kept; a unique key
+        is not taken again, unless it is that of a window, which the job still has.
         """
 
     def purge(self, which: Filter, *, limit: int) -> Awaitable[int]:

@@ -26,6 +26,10 @@ def failed(row: Row, failure: Failure, now: int, chance: float) -> Transition:
     known = options(row.options)
     print_ = fingerprint(row.kind, failure.error, failure.frames, failure.message)
     errors = _with(row.errors, _entry(row, failure, now))
+    if row.cancel_requested:
+        return Transition(
+            state=JobState.CANCELLED, reason="user", errors=errors, fingerprint=print_
+        )
     final = {"discard": (JobState.CANCELLED, "discarded"), "bury": (JobState.DEAD, "buried")}
     if failure.verdict in final:
         state, reason = final[failure.verdict]
@@ -53,6 +57,10 @@ def lost(row: Row, now: int, chance: float, *, why: str) -> Transition:
     failure = Failure(id=row.id, token=row.token, error="worker_lost", message=said.get(why, why))
     errors = _with(row.errors, _entry(row, failure, now))
     print_ = fingerprint(row.kind, "worker_lost", (), "")
+    if row.cancel_requested:
+        return Transition(
+            state=JobState.CANCELLED, reason="user", errors=errors, fingerprint=print_, lost=True
+        )
     if times >= LOST_LIMIT or row.attempt >= row.max_attempts:
         return Transition(
             state=JobState.DEAD, reason="worker_lost", errors=errors, fingerprint=print_, lost=True
@@ -73,8 +81,8 @@ def fingerprint(kind: str, error: str, frames: tuple[str, ...], message: str) ->
     message, numbers and quoted parts left out.
     """
     what = frames[-3:] or (re.sub(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"", "…", message)[:200],)
-    text = "\n".join((kind, error, *what))
-    return f"{zlib.crc32(text.encode()):08x}{zlib.adler32(text.encode()):08x}"
+    text = "\n".join((kind, error, *what)).encode(errors="backslashreplace")
+    return f"{zlib.crc32(text):08x}{zlib.adler32(text):08x}"
 
 
 def options(text: str) -> Mapping[str, Any]:
@@ -103,4 +111,5 @@ def _entry(row: Row, failure: Failure, now: int) -> dict[str, object]:
 
 def _with(errors: str, entry: dict[str, object]) -> str:
     kept = json.loads(errors) if errors else []
-    return json.dumps([*kept, entry][-ERRORS_KEPT:], ensure_ascii=False, separators=(",", ":"))
+    # Escaped: a message may hold what no encoding takes, such as half of a surrogate pair.
+    return json.dumps([*kept, entry][-ERRORS_KEPT:], separators=(",", ":"))

@@ -12,6 +12,7 @@ from atlasd.contracts.settings import NoSettings
 from atlasd.errors import AtlasError
 from atlasd_plugins.queue_sqlite import sql
 from atlasd_plugins.queue_sqlite.store import SqliteQueue
+from atlasd_plugins.queue_sqlite.trouble import trouble_of
 
 ATLASD_API = 1
 
@@ -34,7 +35,14 @@ async def open_store(
     """The queue below the plugin's state folder; see `QueueStore`."""
     del settings
     path = context.state_dir / "queue.db"
-    store = SqliteQueue(path, connect(path), context, rules)
+    connection = connect(path)
+    try:
+        store = SqliteQueue(path, connection, context, rules)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise _trouble(path, error) from error
+        raise
     try:
         yield store
     finally:
@@ -80,10 +88,13 @@ def connect(path: Path) -> sqlite3.Connection:
             with closing(connection):
                 raise
     except (sqlite3.Error, OSError) as error:
-        raise AtlasError(
-            "job.store",
-            f"the queue {path} cannot be opened: {error}",
-            hint="check the folder's owner, its file system's free space and the disk; a file that "
-            "is no database is never overwritten: restore it, or move it away",
-        ) from error
+        raise _trouble(path, error) from error
     return connection
+
+
+def _trouble(path: Path, error: Exception) -> AtlasError:
+    return trouble_of(path, error) or AtlasError(
+        "job.store",
+        f"the queue {path} cannot be used: {error}",
+        hint="was the file made by something else? move it away, or restore a backup",
+    )

@@ -59,8 +59,13 @@ class Board:
         self.next_lane = 1
 
     @classmethod
-    def load(cls, connection: sqlite3.Connection, monotonic: float) -> "Board":
-        """The board of a database; every lease starts anew, at `monotonic` milliseconds."""
+    def load(
+        cls, connection: sqlite3.Connection, monotonic: float, before: "Board | None" = None
+    ) -> "Board":
+        """The board of a database; every lease starts anew, at `monotonic` milliseconds.
+
+        After a transaction that was taken back, leases are as the board `before` it had them.
+        """
         board = cls()
         for number, queue, fair_key, target in connection.execute(
             "SELECT id, queue, fair_key, target FROM lanes"
@@ -79,6 +84,9 @@ class Board:
         for job, token, lane_id, plain, cancel in connection.execute(sql.RUNNING):
             lane = board.lanes[lane_id]
             lease = Lease(token, "", lane, monotonic + GRACE, -1, plain)
+            old = before.leases.get(job) if before is not None else None
+            if old is not None and old.token == token:
+                lease.worker, lease.until, lease.epoch = old.worker, old.until, old.epoch
             lease.cancel = bool(cancel)
             board.lease(job, lane, lease)
             board.move(lane, None, JobState.RUNNING)

@@ -52,7 +52,7 @@ def _take(
     mono = turn.mono + ask.lease
     breaker = board.breakers.get(lane.target) if lane.target else None
     epoch = breaker.epoch if breaker is not None else 0
-    rows = turn.connection.execute(sql.HEADS, (lane.id, count + 1)).fetchall()
+    rows = turn.connection.execute(sql.HEADS, (lane.id, turn.now, count + 1)).fetchall()
     next_rank = rows.pop()[1] if len(rows) > count else 0
     queue, fair_key, target, worker = lane.queue, lane.fair_key, lane.target, ask.worker
     specs, leases = board.specs, board.leases

@@ -19,8 +19,10 @@ from atlasd.errors import AtlasError
 from atlasd_plugins.queue_sqlite import breaking, claiming, settling
 from atlasd_plugins.queue_sqlite.board import Board
 from atlasd_plugins.queue_sqlite.round import Round
+from atlasd_plugins.queue_sqlite.trouble import trouble_of
 
 T = TypeVar("T")
+_log = logging.getLogger("atlasd.jobs")
 Exchanged = tuple[Sequence[bool], Sequence[Claimed]]
 
 
@@ -115,24 +117,22 @@ class GroupCommit:
     def _commit(self) -> None:
         self._scheduled = False
         work, self._work = self._work, []
+        self._do(work)
+
+    def _do(self, work: Sequence[_Work[Any]]) -> None:
+        """Do all of `work` in one transaction, and tell everybody what came of it."""
         done: list[tuple[asyncio.Future[Any], Any, AtlasError | None]] = []
         claimed: list[tuple[_Waiting, list[Claimed]]] = []
         try:
             self._transact(work, done, claimed)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001  each is told to whom it belongs
             self._undo()
-            failure = _unusable(self._path, error)
-            for one in work:
-                if not one.future.done():
-                    one.future.set_exception(failure)
             # Who had been waiting since before has lost nothing, and waits on.
-            self._waiting += [waiting for waiting, _ in claimed if not waiting.future.done()]
+            new = {one.future for one in work}
+            before = [*self._waiting, *(waiting for waiting, _ in claimed)]
+            self._waiting = [waiting for waiting in before if waiting.future not in new]
+            self._failed(work, error)
             return
-        except BaseException:
-            self._undo()
-            for one in work:
-                one.future.cancel()
-            raise
         for waiting, jobs in claimed:
             _answer(waiting, jobs)
         for future, result, failed in done:
@@ -151,7 +151,7 @@ class GroupCommit:
     ) -> None:
         """One transaction with all of `work`; what came of it goes into the two lists."""
         if self.broken:
-            self.board = Board.load(self.connection, self._mono())
+            self.board = Board.load(self.connection, self._mono(), self.board)
             self.broken = False
         turn = Round(self.connection, self.board, self._rules, self.wall(), self._mono())
         for one in work:
@@ -168,6 +168,19 @@ class GroupCommit:
             self.connection.execute("COMMIT")
             self.commits += 1
             self.committed += len(work)
+
+    def _failed(self, work: Sequence[_Work[Any]], error: Exception) -> None:
+        """A transaction was taken back: for all, or one request is to blame and fails alone."""
+        trouble = trouble_of(self._path, error)
+        if trouble is None and len(work) > 1:
+            for one in work:
+                self._do([one])
+            return
+        for one in work:
+            if not one.future.done():
+                one.future.set_exception(trouble or error)
+        if not work:
+            _log.error("%s", trouble.message if trouble else repr(error))
 
     def _undo(self) -> None:
         """Forget a transaction, and what memory took from it: it is read anew next time."""
@@ -207,7 +220,12 @@ class GroupCommit:
         return served
 
     def nudge(self, worker: str) -> None:
-        """Answer the waiting claims of a worker."""
+        """Answer the waiting claims of a worker, also those of this turn of the loop."""
+        if self._scheduled:
+            self._loop.call_soon(self._nudge, worker)
+        self._nudge(worker)
+
+    def _nudge(self, worker: str) -> None:
         for waiting in [one for one in self._waiting if one.ask.worker == worker]:
             self._give_up(waiting)
 
@@ -236,13 +254,3 @@ def _answer(waiting: _Waiting, jobs: Sequence[Claimed]) -> None:
         waiting.timer.cancel()
     if not waiting.future.done():
         waiting.future.set_result((waiting.held, jobs))
-
-
-def _unusable(path: Path, error: sqlite3.Error) -> AtlasError:
-    logging.getLogger(__name__).debug("queue: %s", error)
-    return AtlasError(
-        "job.store",
-        f"the queue {path} cannot be used: {error}",
-        hint="nothing was done; check the folder's owner, its file system's free space and the "
-        "disk, then try again",
-    )

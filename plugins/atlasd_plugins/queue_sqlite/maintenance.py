@@ -70,23 +70,33 @@ def end(turn: Round, rows: Sequence[tuple[int, int, JobState]], reason: str) -> 
 
 
 def _prune(turn: Round, limit: int) -> int:
-    pruned = 0
+    """Forget final jobs that are old, and the oldest where there are too many."""
+    left = limit
     for state in JOB_FINAL:
-        age, most = turn.rules.keep(state, "")
-        oldest = turn.now - age
-        kept = sum(n for (_, s), n in turn.board.counts.items() if s is state)
-        if kept > most:
-            (surplus,) = turn.connection.execute(sql.SURPLUS, (state.value, most)).fetchone()
-            oldest = max(oldest, surplus)
-        rows = turn.connection.execute(sql.OLD, (state.value, oldest, turn.now, limit)).fetchall()
-        if rows:
-            delete(turn, [job for (job,) in rows])
-        pruned += len(rows)
+        aged: dict[int, list[str]] = {}
+        for (queue, known), count in list(turn.board.counts.items()):
+            if known is state and count:
+                age, most = turn.rules.keep(state, queue)
+                aged.setdefault(age, []).append(queue)
+                left -= _forget(turn, state, turn.now, [queue], min(left, count - most))
+        for age, queues in aged.items():
+            left -= _forget(turn, state, turn.now - age, queues, left)
     if turn.begun:
         turn.write().execute(
             "DELETE FROM idempotency WHERE created_at <= ?", (turn.now - IDEMPOTENCY,)
         )
-    return pruned
+    return limit - left
+
+
+def _forget(turn: Round, state: JobState, before: int, queues: Sequence[str], limit: int) -> int:
+    if limit <= 0:
+        return 0
+    rows = turn.connection.execute(
+        sql.OLD, (state.value, before, turn.now, json.dumps(queues), limit)
+    ).fetchall()
+    if rows:
+        delete(turn, [job for (job,) in rows])
+    return len(rows)
 
 
 def delete(turn: Round, ids: Sequence[int]) -> None:

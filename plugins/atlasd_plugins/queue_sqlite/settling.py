@@ -129,9 +129,5 @@ def lose(turn: Round, worker: str, ids: Sequence[int], why: str) -> int:
 def lost(turn: Round, job: int, why: str) -> None:
     """Take a running job from whoever holds it."""
     row = _row(turn, job)
-    lease, _ = turn.board.let_go(job)
-    if lease.cancel:
-        to = Transition(state=JobState.CANCELLED, reason="user", lost=True)
-    else:
-        to = turn.rules.lost(row, turn.now, why=why)
-    _leave(turn, row, to)
+    turn.board.let_go(job)
+    _leave(turn, row, turn.rules.lost(row, turn.now, why=why))

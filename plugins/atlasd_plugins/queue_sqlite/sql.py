@@ -101,7 +101,8 @@ HEADS = """
 SELECT j.id, rank_at, spec, token, attempt, run_at, lost_count, expires_at, unique_key IS NULL,
     unique_until, created_at, args, options
 FROM jobs j JOIN payloads p ON p.id = j.id
-WHERE lane = ? AND state = 'available' ORDER BY rank_at, j.id LIMIT ?
+WHERE lane = ? AND state = 'available' AND (expires_at IS NULL OR expires_at > ?)
+ORDER BY rank_at, j.id LIMIT ?
 """
 HEAD = """
 SELECT rank_at FROM jobs WHERE lane = ? AND state = 'available' ORDER BY rank_at, id LIMIT 1
@@ -179,7 +180,7 @@ REPLACE_ARGS = "UPDATE payloads SET args = ?, options = ? WHERE id = ?"
 MOVE_RUN_AT = "UPDATE jobs SET state = ?, run_at = ?, rank_at = ? WHERE id = ?"
 REQUEUE = """
 UPDATE jobs SET state = 'available', finalized_at = NULL, run_at = ?, rank_at = ?, attempt = 0,
-    lost_count = 0, expires_at = NULL, unique_key = NULL
+    lost_count = 0, expires_at = NULL, unique_key = CASE WHEN unique_until > 0 THEN unique_key END
 WHERE id = ?
 """
 NOTE_REQUEUE = """
@@ -188,14 +189,12 @@ ON CONFLICT (id) DO UPDATE SET requeued_from = excluded.requeued_from, reason = 
     progress = '', cancel_requested = 0
 """
 NEW_ARGS = "UPDATE payloads SET args = ? WHERE id = ?"
+# What has a key for a while yet is kept for as long.
 OLD = """
 SELECT id FROM jobs WHERE state = ? AND finalized_at IS NOT NULL AND finalized_at <= ?
     AND NOT (unique_key IS NOT NULL AND unique_until > ?)
+    AND lane IN (SELECT id FROM lanes WHERE queue IN (SELECT value FROM json_each(?)))
 ORDER BY finalized_at LIMIT ?
-"""
-SURPLUS = """
-SELECT finalized_at FROM jobs WHERE state = ? AND finalized_at IS NOT NULL
-ORDER BY finalized_at DESC LIMIT 1 OFFSET ?
 """
 DELETE = (
     "DELETE FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
