@@ -443,8 +443,7 @@ class QueueStore(Protocol):
         """
 
     def nudge(self, worker: str) -> None:
-        """Have the claims of a worker that wait, or are under way, answered now: with nothing, if
-        nothing is there."""
+        """Have the claims of a worker answered now that wait, or are about to."""
 
     def extend(self, worker: str, held: Sequence[Held], lease: int) -> Awaitable[Extended]:
         """Prolong leases by `lease` milliseconds from now."""
