@@ -320,12 +320,50 @@ class BreakerRow(NamedTuple):
     changed_at: int = 0
 
 
+HELD = "held"
+"""`SlotClaim.reason` of a slot whose job waits until the schedule's last one has ended."""
+WITHOUT_JOB = -1
+"""What `QueueStore.fire` says of a slot that was claimed for nothing to be enqueued."""
+
+
 class SlotClaim(NamedTuple):
-    """One firing of a schedule, and the job that it enqueues."""
+    """One slot of a schedule, and what becomes of it."""
 
     schedule: str
     slot: int
-    job: NewJob
+    """When it was due; 0: beside the plan, and no slot is taken."""
+    job: NewJob | None
+    """What it enqueues; None: nothing, and nobody fires it later."""
+    reason: str = ""
+    """Why it enqueues nothing: `HELD`, or a word that a store doesn't look at."""
+
+
+class Slot(NamedTuple):
+    """What became of a slot."""
+
+    schedule: str
+    slot: int
+    job: int
+    """0: none."""
+    reason: str
+    """Why there is none."""
+
+
+class ScheduleRow(NamedTuple):
+    """What a store remembers of a schedule."""
+
+    schedule: str
+    digest: str = ""
+    """Of its plan; see `QueueStore.keep_schedules`."""
+    since: int = 0
+    """When its plan, or its working after a pause, began: nothing before is ever fired."""
+    paused: bool = False
+    slot: int = 0
+    """The last that was claimed."""
+    job: int = 0
+    """The last that it enqueued."""
+    held: int = 0
+    """The slot that waits for that job's end; 0: none does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -498,10 +536,30 @@ class QueueStore(Protocol):
         """Force a breaker into a state; `closed` gives it back to its rules."""
 
     def fire(self, claims: Sequence[SlotClaim]) -> Awaitable[Sequence[int]]:
-        """Enqueue the jobs of slots that nobody has claimed; their ids, 0 for the others."""
+        """Claim slots and enqueue their jobs, in one transaction, whatever the queue's size.
 
-    def slots(self) -> Awaitable[Mapping[str, int]]:
-        """The last claimed slot of each schedule."""
+        For each the job's id, `WITHOUT_JOB`, or 0 where somebody else has claimed the slot. Slots
+        are claimed in order: one that isn't later than the schedule's last is taken, but for the
+        one that is held, which may be claimed once more.
+        """
+
+    def schedules(self) -> Awaitable[Sequence[ScheduleRow]]:
+        """All that is remembered of schedules, by name."""
+
+    def keep_schedules(
+        self, digests: Mapping[str, str], *, gone: Sequence[str] = ()
+    ) -> Awaitable[Sequence[ScheduleRow]]:
+        """Note which schedules there are, and forget those that are gone; as `schedules`.
+
+        One that is new, or whose digest is another than before, begins now: `since` is the store's
+        clock, and no slot is held any longer.
+        """
+
+    def pause_schedule(self, schedule: str, *, paused: bool) -> Awaitable[None]:
+        """Have a schedule fire no more, or again: from now on, not what was due in between."""
+
+    def slots(self, schedule: str, limit: int) -> Awaitable[Sequence[Slot]]:
+        """What became of its last slots, the latest first; some hundred are remembered."""
 
     def numbers(self) -> Mapping[str, float]:
         """Counters and gauges of its own, by metric name."""

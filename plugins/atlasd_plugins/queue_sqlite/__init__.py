@@ -79,11 +79,11 @@ def connect(path: Path) -> sqlite3.Connection:
                     f"the queue {path} was made by an atlasd that was never released",
                     hint="finish its jobs with that one, then move the file away",
                 )
-            if version < sql.VERSION:
-                connection.executescript(
-                    f"BEGIN IMMEDIATE;\n{sql.SCHEMA};\n"
-                    f"PRAGMA user_version = {sql.VERSION};\nCOMMIT;"
-                )
+            for number, step in sql.STEPS:
+                if version < number:
+                    connection.executescript(
+                        f"BEGIN IMMEDIATE;\n{step};\nPRAGMA user_version = {number};\nCOMMIT;"
+                    )
         except BaseException:
             with closing(connection):
                 raise

@@ -88,8 +88,19 @@ CREATE TABLE turns (key TEXT PRIMARY KEY, value REAL NOT NULL) STRICT, WITHOUT R
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """
 
-VERSION = 2
-"""1 was never released."""
+SCHEDULES = """
+ALTER TABLE slots ADD COLUMN reason TEXT NOT NULL DEFAULT '';
+CREATE TABLE schedules (
+    schedule TEXT PRIMARY KEY, digest TEXT NOT NULL DEFAULT '', since INTEGER NOT NULL DEFAULT 0,
+    paused INTEGER NOT NULL DEFAULT 0, slot INTEGER NOT NULL DEFAULT 0,
+    job INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO schedules (schedule, slot) SELECT schedule, max(slot) FROM slots GROUP BY schedule;
+"""
+
+STEPS = ((2, SCHEMA), (3, SCHEDULES))
+"""Versions of the database and what leads to each from the one before; 1 was never released."""
+VERSION = STEPS[-1][0]
 
 INSERT = (
     "INSERT INTO jobs (id, lane, spec, state, rank_at, run_at, expires_at, unique_key,"
@@ -220,6 +231,39 @@ FROM jobs j JOIN lanes l ON l.id = j.lane JOIN specs s ON s.id = j.spec
     JOIN notes n ON n.id = j.id
 WHERE j.state = 'dead' AND j.finalized_at IS NOT NULL
 GROUP BY n.fingerprint, l.queue, s.kind, n.reason ORDER BY count(*) DESC, n.fingerprint LIMIT ?
+"""
+
+SCHEDULE_ROWS = (
+    "SELECT schedule, digest, since, paused, slot, job, held FROM schedules ORDER BY schedule"
+)
+KEEP_SCHEDULE = """
+INSERT INTO schedules (schedule, digest, since) VALUES (?, ?, ?)
+ON CONFLICT (schedule) DO UPDATE SET digest = excluded.digest, since = excluded.since, held = 0
+WHERE digest != excluded.digest
+"""
+FORGET_SCHEDULE = (
+    "DELETE FROM schedules WHERE schedule = ?",
+    "DELETE FROM slots WHERE schedule = ?",
+)
+# A schedule that begins again owes nothing for the time of its pause.
+PAUSE_SCHEDULE = """
+INSERT INTO schedules (schedule, paused, since) VALUES (?1, ?2, ?3)
+ON CONFLICT (schedule) DO UPDATE SET since = CASE WHEN paused AND NOT ?2 THEN ?3 ELSE since END,
+    held = CASE WHEN ?2 THEN 0 ELSE held END, paused = ?2
+"""
+LAST_SLOT = "SELECT slot, held FROM schedules WHERE schedule = ?"
+NOTE_SLOT = "INSERT OR REPLACE INTO slots (schedule, slot, job, reason) VALUES (?, ?, ?, ?)"
+NOTE_FIRING = """
+INSERT INTO schedules (schedule, slot, job, held) VALUES (?, ?, ?, ?)
+ON CONFLICT (schedule) DO UPDATE SET slot = max(slot, excluded.slot), held = excluded.held,
+    job = CASE WHEN excluded.job THEN excluded.job ELSE job END
+"""
+SLOTS = """
+SELECT schedule, slot, job, reason FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?
+"""
+FORGET_SLOTS = """
+DELETE FROM slots WHERE schedule = ?1 AND slot < (
+    SELECT slot FROM slots WHERE schedule = ?1 ORDER BY slot DESC LIMIT 1 OFFSET ?2)
 """
 
 # One for each index that covers it: a count over the whole table would read every row.

@@ -23,7 +23,9 @@ from atlasd.contracts.queue import (
     QueueCount,
     Row,
     Rules,
+    ScheduleRow,
     Settlement,
+    Slot,
     SlotClaim,
 )
 from atlasd_plugins.queue_sqlite import (
@@ -97,9 +99,23 @@ class SqliteQueue:
         """See `QueueStore`."""
         return self.group.soon(lambda turn: schedules.fire(turn, claims))
 
-    async def slots(self) -> Mapping[str, int]:
+    def schedules(self) -> Awaitable[Sequence[ScheduleRow]]:
         """See `QueueStore`."""
-        return schedules.last(self.group.connection)
+        return self.group.soon(schedules.rows)
+
+    def keep_schedules(
+        self, digests: Mapping[str, str], *, gone: Sequence[str] = ()
+    ) -> Awaitable[Sequence[ScheduleRow]]:
+        """See `QueueStore`."""
+        return self.group.soon(lambda turn: schedules.keep(turn, digests, gone))
+
+    def pause_schedule(self, schedule: str, *, paused: bool) -> Awaitable[None]:
+        """See `QueueStore`."""
+        return self.group.soon(lambda turn: schedules.pause(turn, schedule, paused=paused))
+
+    def slots(self, schedule: str, limit: int) -> Awaitable[Sequence[Slot]]:
+        """See `QueueStore`."""
+        return self.group.soon(lambda turn: schedules.slots(turn, schedule, limit))
 
     # --- operators
 
