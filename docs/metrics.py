@@ -7,10 +7,16 @@ from collections.abc import Iterator
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from atlasd.contracts import collectors as contracts
+from atlasd.contracts.queue import BreakerRow, Claimed, Finish, JobState, QueueCount
 from atlasd.core import metrics as core
 from atlasd.core.health import CheckState
+from atlasd.jobs.ledger import Ledger
+from atlasd.jobs.measures import Measures
+from atlasd.jobs.metrics import metrics_of
 from atlasd.services.protocol import SnapshotBody
 from atlasd.states import Health
+from atlasd_plugins.queue_sqlite.tally import Tally
 from docs.markdown import table
 
 
@@ -57,9 +63,29 @@ def scrape() -> Iterator[Metric]:
             (name, dict.fromkeys(labels, "x"), 1.0)
             for name, (_, _, labels) in core.SECRET_NUMBERS.items()
         ],
+        added=of_jobs(),
         now=1.0,
     )
     yield from text_string_to_metric_families(text)
+
+
+def of_jobs() -> list[contracts.Metric | contracts.Histogram]:
+    """The job engine's, over the default store."""
+    job = Claimed(1, 1, 1, 30_000, "mail", "send", "{}", 5, 0, 0, 3, 0, 0, "", "", "")
+    measures, ledger = Measures(), Ledger()
+    measures.given([job], 30_000)
+    measures.settled([Finish(1, 1)], [job], [True])
+    ledger.retries["mail", "send"] = ledger.deaths["mail", "exhausted"] = ledger.trips["bank"] = 1
+    return metrics_of(
+        [QueueCount("mail", JobState.AVAILABLE, 1, 1)],
+        now=1,
+        settled={},
+        workers=1,
+        measures=measures,
+        ledger=ledger,
+        breakers=[BreakerRow("bank")],
+        numbers=Tally().numbers(),
+    )
 
 
 def name(metric: Metric) -> str:

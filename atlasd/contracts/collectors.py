@@ -32,6 +32,27 @@ class Metric:
     samples: tuple[Sample, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """The values of one histogram."""
+
+    bounds: tuple[float, ...]
+    """Upper ends of the buckets; one more bucket takes what is above."""
+    counts: tuple[int, ...]
+    """Values in each bucket, not cumulated: one more than there are bounds."""
+    sum: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """A metric of how values are spread; atlasd's own engines have them, collectors don't."""
+
+    name: str
+    help: str
+    samples: tuple[Buckets, ...]
+
+
 class Collector(Protocol):
     """A collector that has been opened."""
 

@@ -221,6 +221,7 @@ class Filter:
     target: str = ""
     fingerprint: str = ""
     tag: str = ""
+    finalized_since: int = 0
     finalized_before: int = 0
     after: int = 0
     """Only ids above it: for paging."""
@@ -402,6 +403,17 @@ class DeadGroup(NamedTuple):
     last: int
 
 
+class Distribution(NamedTuple):
+    """How values are spread: a histogram as a store counts it."""
+
+    help: str
+    bounds: tuple[float, ...]
+    """Upper ends of the buckets, in base units; one more bucket takes what is above."""
+    counts: tuple[int, ...]
+    """Values in each bucket, not cumulated: one more than there are bounds."""
+    sum: float
+
+
 class Rules(Protocol):
     """The engine's decisions: pure, quick, called inside a store's transaction."""
 
@@ -501,6 +513,9 @@ class QueueStore(Protocol):
     def select(self, which: Filter, limit: int) -> Awaitable[Sequence[Row]]:
         """Jobs by id."""
 
+    def ahead(self, id: int, limit: int) -> Awaitable[int]:
+        """Available jobs of the same lane that rank before this one; at most `limit`."""
+
     def count(self) -> Awaitable[Sequence[QueueCount]]:
         """How many jobs of each queue are in each state."""
 
@@ -518,6 +533,16 @@ class QueueStore(Protocol):
 
         `args` replaces the arguments of a single job. Tokens go on, errors are kept; a unique key
         is not taken again, unless it is that of a window, which the job still has.
+        """
+
+    def edit(self, id: int, *, args: str) -> Awaitable[bool]:
+        """Give a dead job other arguments, and leave it dead; False when it isn't dead."""
+
+    def restore(self, rows: Sequence[Row]) -> Awaitable[Sequence[int]]:
+        """Take in final jobs from elsewhere, with all that they were; their new ids, in order.
+
+        All in one transaction. 0 for a row whose `unique_key` a job has, or one that was taken in
+        had within a day: it is the same import again.
         """
 
     def purge(self, which: Filter, *, limit: int) -> Awaitable[int]:
@@ -561,8 +586,8 @@ class QueueStore(Protocol):
     def slots(self, schedule: str, limit: int) -> Awaitable[Sequence[Slot]]:
         """What became of its last slots, the latest first; some hundred are remembered."""
 
-    def numbers(self) -> Mapping[str, float]:
-        """Counters and gauges of its own, by metric name."""
+    def numbers(self) -> Mapping[str, "float | Distribution"]:
+        """Counters and histograms of its own, by metric name; a counter ends in `_total`."""
 
 
 @dataclass(frozen=True, kw_only=True)

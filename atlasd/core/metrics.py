@@ -1,6 +1,7 @@
 """Core's metrics in the Prometheus text format: of the services, of the checks, and of itself."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import (
@@ -10,7 +11,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -105,14 +106,14 @@ def render(
     numbers: Mapping[str, float],
     plugins: Mapping[tuple[str, str], Cost],
     secrets: Iterable[SecretNumber] = (),
-    added: Iterable[contracts.Metric] = (),
+    added: Iterable[contracts.Metric | contracts.Histogram] = (),
     now: float,
 ) -> str:
     """Everything in the text format; without a snapshot the services' part is left out.
 
     `numbers` holds core's own gauges and counters by name (see `CORE_NUMBERS`); `plugins` what
     each plugin and kind of work has cost; `secrets` are samples of `SECRET_NUMBERS`; `added` comes
-    from plugins' collectors.
+    from plugins' collectors and from the job engine.
     """
     registry = CollectorRegistry(auto_describe=False)
     info = GaugeMetricFamily("atlasd_build_info", "The version of atlasd.", labels=["version"])
@@ -252,17 +253,33 @@ def _secrets(samples: Iterable[SecretNumber]) -> list[Metric]:
     return list(families.values())
 
 
-def _added(metrics: Iterable[contracts.Metric]) -> list[Metric]:
+def _added(metrics: Iterable[contracts.Metric | contracts.Histogram]) -> list[Metric]:
     """Plugins' metrics; of two with one name the first stands, as a scrape may have it once."""
     families: dict[str, Metric] = {}
     for metric in metrics:
         if metric.name in families:
+            continue
+        if isinstance(metric, contracts.Histogram):
+            families[metric.name] = _histogram(metric)
             continue
         family = _family(metric.name, metric.kind, metric.help, [])
         for sample in metric.samples:
             family.add_sample(metric.name, dict(sample.labels), sample.value)
         families[metric.name] = family
     return list(families.values())
+
+
+def _histogram(metric: contracts.Histogram) -> Metric:
+    names = list(metric.samples[0].labels) if metric.samples else []
+    family = HistogramMetricFamily(metric.name, metric.help, labels=names)
+    for sample in metric.samples:
+        ends = [*map(str, sample.bounds), "+Inf"]
+        family.add_metric(
+            [sample.labels[name] for name in names],
+            buckets=list(zip(ends, accumulate(sample.counts), strict=True)),
+            sum_value=sample.sum,
+        )
+    return family
 
 
 def _checks(checks: Sequence[CheckState], now: float) -> list[Metric]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from atlasd.clock import utc
-from atlasd.contracts.collectors import Metric
+from atlasd.contracts.collectors import Histogram, Metric
 from atlasd.core import doctor, health, metrics
 from atlasd.core.engine import Core
 from atlasd.core.health import CheckState, Verdict
@@ -79,7 +79,7 @@ class JobsReport(Protocol):
     def verdict(self) -> Verdict:
         """Whether jobs can be enqueued and worked."""
 
-    async def metrics(self) -> Sequence[Metric]:
+    async def metrics(self) -> Sequence[Metric | Histogram]:
         """Its metrics."""
 
 
@@ -332,7 +332,7 @@ class Reports:
             now=self._core.clock.wall(),
         )
 
-    async def _job_metrics(self) -> Sequence[Metric]:
+    async def _job_metrics(self) -> Sequence[Metric | Histogram]:
         return await self._jobs.metrics() if self._jobs is not None else ()
 
     async def shutdown(self, *, keep_services: bool, actor: str) -> Body:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from atlasd.config.jobs import Jobs
-from atlasd.contracts.collectors import Metric
-from atlasd.contracts.queue import QueueCount, QueueLimits, QueueStoreType, Rules
+from atlasd.contracts.collectors import Histogram, Metric
+from atlasd.contracts.queue import BreakerRow, QueueCount, QueueLimits, QueueStoreType, Rules
 from atlasd.contracts.settings import NoSettings
 from atlasd.control.rights import caller_of
 from atlasd.control.socketfile import ControlSocket
@@ -23,6 +23,7 @@ from atlasd.errors import AtlasError
 from atlasd.jobs.circuit import CircuitPolicy
 from atlasd.jobs.engine import JobEngine
 from atlasd.jobs.framed import FramedJobs
+from atlasd.jobs.ledger import HeardRules, Ledger
 from atlasd.jobs.metrics import metrics_of
 from atlasd.jobs.operations import JobOperations
 from atlasd.jobs.rules import QueueRules, Retention
@@ -39,18 +40,8 @@ CLOSE_LIMIT = 10.0
 _log = logging.getLogger("atlasd.daemon")
 
 
-async def _counts(engine: JobEngine) -> tuple[Sequence[QueueCount], int]:
-    return await engine.store.count(), await engine.store.now()
-
-
-class LiveRules:
-    """Rules that can be exchanged under a store that holds on to them."""
-
-    def __init__(self, rules: QueueRules) -> None:
-        self.now = rules
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.now, name)
+async def _counts(engine: JobEngine) -> tuple[Sequence[QueueCount], int, Sequence[BreakerRow]]:
+    return await engine.store.count(), await engine.store.now(), await engine.store.breakers()
 
 
 class JobThread:
@@ -60,7 +51,8 @@ class JobThread:
         self._host = host
         self._socket = ControlSocket(str(Path(paths.run, "jobs.sock")))
         self._store = jobs.store
-        self._live = LiveRules(rules_of(jobs))
+        self.ledger = Ledger()
+        self._live = HeardRules(rules_of(jobs), self.ledger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._engine: JobEngine | None = None
@@ -114,13 +106,13 @@ class JobThread:
             return Verdict(status=Health.PASS)
         return Verdict(status=Health.WARN, output=f"jobs: {trouble}")
 
-    async def metrics(self) -> Sequence[Metric]:
+    async def metrics(self) -> Sequence[Metric | Histogram]:
         """The metrics of the engine and of its store; none while there is no engine."""
         engine = self._engine
         if engine is None:
             return ()
         try:
-            counts, now = await self.ask(_counts)
+            counts, now, breakers = await self.ask(_counts)
         except AtlasError:
             return ()
         return metrics_of(
@@ -128,6 +120,9 @@ class JobThread:
             now=now,
             settled=self.settled,
             workers=len(engine.sessions),
+            measures=engine.measures,
+            ledger=self.ledger,
+            breakers=breakers,
             numbers=engine.store.numbers(),
         )
 

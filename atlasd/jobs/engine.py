@@ -23,6 +23,7 @@ from atlasd.contracts.queue import (
     Settlement,
 )
 from atlasd.errors import AtlasError
+from atlasd.jobs.measures import Measures
 from atlasd.jobs.newjob import new_jobs
 from atlasd.jobs.outcome import options
 from atlasd.jobs.sessions import Session
@@ -55,6 +56,7 @@ class JobEngine:
         """`identity` begins the names of sessions; `settled` hears of outcomes and their number."""
         self.store = store
         self.sessions: dict[str, Session] = {}
+        self.measures = Measures()
         self.hang_ups: set[Callable[[], object]] = set()
         """What ends each connection that is open."""
         self.trouble = ""
@@ -168,9 +170,10 @@ class JobEngine:
         """Take note of what the store has settled."""
         failed = 0
         mine = session.held
+        jobs = [mine.pop(one.id, None) for one in settlements]
         for one in settlements:
-            mine.pop(one.id, None)
             failed += isinstance(one, Failure)
+        self.measures.settled(settlements, jobs, held)
         if failed or any(isinstance(one, Release) and one.delay for one in settlements):
             self._due.set()  # it may be due sooner than anything else
         done = sum(held)
@@ -187,6 +190,7 @@ class JobEngine:
         for job in jobs:
             mine[job.id] = job
         if jobs:
+            self.measures.given(jobs, session.lease)
             self.due_in(session.lease)
 
     def continued(self, session: Session, one: Settlement) -> Settlement:

@@ -311,8 +311,9 @@ def _ask_in(session: Session, said: dict[str, Any]) -> ClaimAsk | None:
         raise AtlasError("job.invalid", f"wait: expected milliseconds, 0 to {LONGEST_WAIT}")
     if type(queues) is not list or not all(isinstance(queue, str) for queue in queues):
         raise AtlasError("job.invalid", "queues: expected a list of names")
+    session.queues = tuple(queues)
     return ClaimAsk(
-        worker=session.worker, queues=tuple(queues), limit=want, lease=session.lease, wait=wait
+        worker=session.worker, queues=session.queues, limit=want, lease=session.lease, wait=wait
     )
 
 

@@ -167,6 +167,8 @@ class JobOperations:
 
         async def work(engine: JobEngine) -> Body:
             held, jobs = await engine.store.exchange(settlements, ask)
+            engine.measures.returned(settlements, held, await engine.store.now())
+            engine.measures.lent(jobs, LEASE)
             engine.due_in(LEASE if jobs else 1)
             lost = [one.id for one, kept in zip(settlements, held, strict=True) if not kept]
             if lost and ask is None and len(lost) == len(settlements):

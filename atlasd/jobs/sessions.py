@@ -22,6 +22,8 @@ class Session:
     held: dict[int, Claimed] = field(default_factory=dict)
     """Unsettled jobs by id, in the order of their claims."""
     draining: bool = False
+    queues: tuple[str, ...] = ()
+    """Queues that it last asked for."""
 
     def given_up(self) -> tuple[list[int], list[Claimed]]:
         """Of the held jobs those that it may have begun, and those that it surely has not.

@@ -149,7 +149,7 @@ class Feed:
         """The job is done."""
         with self._lock:
             self.held.pop(job.id, None)
-            if result or job.target:
+            if result or job.target or took:
                 self._finished.append((job.id, job.token, result, took))
             else:
                 self._finished.append((job.id, job.token))

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from atlasd.clock import HandClock
-from atlasd.contracts.queue import ClaimAsk, Failure, Filter, Finish, JobState, NewJob, Release
+from atlasd.contracts.queue import (
+    ClaimAsk,
+    Distribution,
+    Failure,
+    Filter,
+    Finish,
+    JobState,
+    NewJob,
+    Release,
+    Row,
+)
 from atlasd.contracts.settings import NoSettings
 from atlasd.errors import AtlasError
 from atlasd.jobs.rules import QueueRules
@@ -54,9 +64,9 @@ async def test_a_job_goes_its_way(queue: SqliteQueue) -> None:
 
 
 async def test_requests_that_wait_together_share_a_commit(queue: SqliteQueue) -> None:
-    before = queue.group.commits
+    before = queue.group.tally.commits
     await asyncio.gather(*(queue.enqueue([mail()]) for _ in range(64)))
-    assert queue.group.commits == before + 1
+    assert queue.group.tally.commits == before + 1
 
 
 async def test_an_idle_worker_is_given_a_job_by_the_commit_that_makes_it(
@@ -65,11 +75,11 @@ async def test_an_idle_worker_is_given_a_job_by_the_commit_that_makes_it(
     waiting = asyncio.ensure_future(queue.exchange([], ask(wait=60_000)))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    before = queue.group.commits
+    before = queue.group.tally.commits
     (made,) = await queue.enqueue([mail()])
     _, (job,) = await waiting
     assert job.id == made.id
-    assert queue.group.commits == before + 1
+    assert queue.group.tally.commits == before + 1
 
 
 async def test_a_claim_that_was_given_up_takes_nothing(queue: SqliteQueue) -> None:
@@ -198,3 +208,76 @@ def test_a_state_and_its_final_time_go_together(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.IntegrityError):
             connection.execute(insert, (state, final))
     connection.close()
+
+
+async def dead_row(queue: SqliteQueue, **rest: object) -> Row:
+    (made,) = await queue.enqueue([mail(max_attempts=1, **rest)])
+    _, (job,) = await queue.exchange([], ask())
+    await queue.exchange([Failure(job.id, job.token, "ValueError", "no")], None)
+    row = await queue.get(made.id)
+    assert row is not None
+    assert row.state is JobState.DEAD
+    return row
+
+
+async def test_a_dead_job_is_edited_and_others_are_not(queue: SqliteQueue) -> None:
+    row = await dead_row(queue)
+    (waits,) = await queue.enqueue([mail()])
+    assert await queue.edit(row.id, args='{"to":"x"}')
+    assert not await queue.edit(waits.id, args='{"to":"x"}')
+    assert not await queue.edit(999, args="{}")
+    edited, other = await queue.get(row.id), await queue.get(waits.id)
+    assert edited is not None
+    assert other is not None
+    assert (edited.args, edited.state) == ('{"to":"x"}', JobState.DEAD)
+    assert other.args == mail().args
+
+
+async def test_what_is_restored_is_as_it_was_under_a_new_id(
+    queue: SqliteQueue, clock: HandClock
+) -> None:
+    row = await dead_row(queue, fair_key="acme", target="bank")
+    again = row._replace(unique_key="import:1")
+    (made, strange) = await queue.restore([again, row._replace(queue="other", unique_key="x")])
+    found = await queue.get(made)
+    assert found == again._replace(id=made)
+    assert strange == made + 1
+    assert await queue.restore([again]) == [0], "the same once more"
+    assert list(await queue.requeue(Filter(ids=(made,)), limit=1)) == [made]
+    assert await queue.restore([again]) == [0], "though it has left the dead"
+    clock.wind(86_401)
+    (third,) = await queue.restore([again])
+    assert third > strange
+    count = {(one.queue, one.state): one.jobs for one in await queue.count()}
+    assert count["email", JobState.DEAD] == 2
+    assert count["other", JobState.DEAD] == 1
+
+
+async def test_the_dead_of_a_span_of_time(queue: SqliteQueue, clock: HandClock) -> None:
+    first = await dead_row(queue)
+    clock.wind(10)
+    second = await dead_row(queue)
+    died = second.finalized_at
+    assert [r.id for r in await queue.select(Filter(finalized_since=died), 9)] == [second.id]
+    assert [r.id for r in await queue.select(Filter(finalized_before=died), 9)] == [first.id]
+
+
+async def test_how_many_are_ahead(queue: SqliteQueue) -> None:
+    made = await queue.enqueue([mail(priority=p) for p in (5, 1, 9, 5)] + [mail(fair_key="k")])
+    ids = [one.id for one in made]
+    assert [await queue.ahead(id, 100) for id in ids] == [1, 0, 3, 2, 0]
+    assert await queue.ahead(ids[2], 2) == 2
+    assert await queue.ahead(999, 2) == 0
+
+
+async def test_commits_are_counted_by_size_and_time(queue: SqliteQueue) -> None:
+    await asyncio.gather(*(queue.enqueue([mail()]) for _ in range(64)))
+    await queue.enqueue([mail()])
+    requests = queue.numbers()["atlasd_queue_commit_requests"]
+    seconds = queue.numbers()["atlasd_queue_commit_seconds"]
+    assert isinstance(requests, Distribution)
+    assert isinstance(seconds, Distribution)
+    assert (sum(requests.counts), requests.sum) == (2, 65.0)
+    assert requests.counts[requests.bounds.index(100.0)] == 1
+    assert sum(seconds.counts) == 2
+    assert seconds.sum > 0

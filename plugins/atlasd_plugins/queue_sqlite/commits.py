@@ -11,6 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 from atlasd.contracts.context import PluginContext
@@ -19,6 +20,7 @@ from atlasd.errors import AtlasError
 from atlasd_plugins.queue_sqlite import breaking, claiming, settling
 from atlasd_plugins.queue_sqlite.board import Board
 from atlasd_plugins.queue_sqlite.round import Round
+from atlasd_plugins.queue_sqlite.tally import Tally
 from atlasd_plugins.queue_sqlite.trouble import trouble_of
 
 T = TypeVar("T")
@@ -68,9 +70,7 @@ class GroupCommit:
         self._wake: asyncio.TimerHandle | None = None
         self.broken = False
         """Whether a transaction failed: memory is read anew before the next."""
-        self.commits = 0
-        self.committed = 0
-        """Requests that commits carried: with `commits` the mean size of a batch."""
+        self.tally = Tally()
 
     def _mono(self) -> float:
         return self._clock.monotonic() * 1000.0
@@ -165,9 +165,9 @@ class GroupCommit:
         breaking.judge(turn)
         claimed += self._serve(turn)
         if turn.begun:
+            began = perf_counter()
             self.connection.execute("COMMIT")
-            self.commits += 1
-            self.committed += len(work)
+            self.tally.committed(len(work), perf_counter() - began)
 
     def _failed(self, work: Sequence[_Work[Any]], error: Exception) -> None:
         """A transaction was taken back: for all, or one request is to blame and fails alone."""

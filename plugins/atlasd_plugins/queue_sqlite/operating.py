@@ -4,8 +4,9 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from atlasd.contracts.queue import JOB_FINAL, Filter, JobState, Row
+from atlasd.contracts.queue import JOB_FINAL, Filter, JobState, NewJob, Row
 from atlasd_plugins.queue_sqlite import maintenance, query, sql
+from atlasd_plugins.queue_sqlite.enqueuing import IDEMPOTENCY
 from atlasd_plugins.queue_sqlite.round import Round
 
 JOB_OPEN = frozenset(JobState) - JOB_FINAL
@@ -43,6 +44,60 @@ def requeue(turn: Round, which: Filter, args: str, limit: int) -> Sequence[int]:
         turn.board.move(lane, row.state, JobState.AVAILABLE, head=rank)
         done.append(row.id)
     return done
+
+
+def edit(turn: Round, job: int, args: str) -> bool:
+    """Give a dead job other arguments; whether it is dead."""
+    turn.flush()
+    return turn.write().execute(sql.EDIT, (args, job)).rowcount > 0
+
+
+def restore(turn: Round, rows: Sequence[Row]) -> Sequence[int]:
+    """Take in final jobs from elsewhere; their new ids, 0 for one that was taken in before."""
+    turn.flush()
+    return [_restore(turn, row) for row in rows]
+
+
+def _restore(turn: Round, row: Row) -> int:
+    connection, board = turn.write(), turn.board
+    if row.unique_key:
+        known = connection.execute(
+            sql.KNOWN_KEY, (row.unique_key, row.unique_key, turn.now - IDEMPOTENCY)
+        ).fetchone()
+        if known is not None:
+            return 0
+    job = NewJob(
+        row.queue, row.kind, row.args, priority=row.priority, max_attempts=row.max_attempts,
+        fair_key=row.fair_key, target=row.target,
+    )  # fmt: skip
+    lane, spec = board.lane_of(job, connection), board.spec_of(job, connection)
+    number = board.next_id
+    board.next_id = number + 1
+    connection.execute(
+        sql.RESTORE,
+        (
+            number, lane.id, spec, row.state.value, row.rank_at, row.run_at, row.attempt, row.token,
+            row.lost_count, row.finalized_at, row.unique_key or None, row.unique_until,
+        ),
+    )  # fmt: skip
+    connection.execute(
+        f"{sql.INSERT_PAYLOAD} (?, ?, ?, ?)", (number, row.created_at, row.args, row.options)
+    )
+    connection.execute(
+        sql.RESTORE_NOTES,
+        (
+            number, row.reason, row.fingerprint, row.requeued_from, row.errors, row.progress,
+            row.result,
+        ),
+    )  # fmt: skip
+    if row.unique_key:
+        answer = json.dumps([(number, row.state.value, "existing")])
+        connection.execute(
+            "INSERT OR REPLACE INTO idempotency VALUES (?, ?, ?)",
+            (row.unique_key, answer, turn.now),
+        )
+    board.move(lane, None, row.state)
+    return number
 
 
 def purge(turn: Round, which: Filter, limit: int) -> int:

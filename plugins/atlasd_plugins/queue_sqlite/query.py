@@ -37,6 +37,13 @@ def dead(connection: sqlite3.Connection, limit: int) -> Sequence[DeadGroup]:
     return groups
 
 
+def ahead(connection: sqlite3.Connection, job: int, limit: int) -> int:
+    """Available jobs of its lane that rank before a job; at most `limit`."""
+    (count,) = connection.execute(sql.AHEAD, (job, limit)).fetchone()
+    assert isinstance(count, int)
+    return count
+
+
 def counts(connection: sqlite3.Connection, board: Board) -> Sequence[QueueCount]:
     """How many jobs of each queue are in each state."""
     return [
@@ -74,6 +81,7 @@ def _where(which: Filter) -> tuple[str, list[Any]]:
         ("l.fair_key = ?", which.fair_key),
         ("l.target = ?", which.target),
         ("n.fingerprint = ?", which.fingerprint),
+        ("j.finalized_at >= ?", which.finalized_since),
         ("j.finalized_at < ?", which.finalized_before),
     )
     for clause, value in plain:

@@ -200,6 +200,22 @@ ON CONFLICT (id) DO UPDATE SET requeued_from = excluded.requeued_from, reason = 
     progress = '', cancel_requested = 0
 """
 NEW_ARGS = "UPDATE payloads SET args = ? WHERE id = ?"
+EDIT = """
+UPDATE payloads SET args = ? WHERE id = (SELECT id FROM jobs WHERE id = ? AND state = 'dead')
+"""
+KNOWN_KEY = """
+SELECT 1 FROM jobs WHERE unique_key = ?
+UNION ALL SELECT 1 FROM idempotency WHERE key = ? AND created_at > ? LIMIT 1
+"""
+RESTORE = """
+INSERT INTO jobs (id, lane, spec, state, rank_at, run_at, attempt, token, lost_count, finalized_at,
+    unique_key, unique_until)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+RESTORE_NOTES = """
+INSERT INTO notes (id, reason, fingerprint, requeued_from, errors, progress, result)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
 # What has a key for a while yet is kept for as long.
 OLD = """
 SELECT id FROM jobs WHERE state = ? AND finalized_at IS NOT NULL AND finalized_at <= ?
@@ -222,6 +238,12 @@ SELECT j.id, j.state, l.queue, s.kind, p.args, s.priority, j.run_at, j.rank_at, 
     coalesce(n.progress, ''), p.options, coalesce(n.requeued_from, '')
 FROM jobs j JOIN lanes l ON l.id = j.lane JOIN specs s ON s.id = j.spec
     JOIN payloads p ON p.id = j.id LEFT JOIN notes n ON n.id = j.id
+"""
+AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs b CROSS JOIN jobs a WHERE b.id = ? AND a.lane = b.lane
+        AND a.state = 'available'
+        AND (a.rank_at, a.id) < (b.rank_at, b.id) LIMIT ?)
 """
 BY_ID = ROW + " WHERE j.id = ?"
 DEAD_GROUPS = """

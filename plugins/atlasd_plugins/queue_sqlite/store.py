@@ -14,6 +14,7 @@ from atlasd.contracts.queue import (
     ClaimAsk,
     Claimed,
     DeadGroup,
+    Distribution,
     Enqueued,
     Extended,
     Filter,
@@ -127,6 +128,14 @@ class SqliteQueue:
         """See `QueueStore`."""
         return self.group.soon(lambda turn: operating.requeue(turn, which, args, limit))
 
+    def edit(self, id: int, *, args: str) -> Awaitable[bool]:
+        """See `QueueStore`."""
+        return self.group.soon(lambda turn: operating.edit(turn, id, args))
+
+    def restore(self, rows: Sequence[Row]) -> Awaitable[Sequence[int]]:
+        """See `QueueStore`."""
+        return self.group.soon(lambda turn: operating.restore(turn, rows))
+
     def purge(self, which: Filter, *, limit: int) -> Awaitable[int]:
         """See `QueueStore`."""
         return self.group.soon(lambda turn: operating.purge(turn, which, limit))
@@ -164,16 +173,17 @@ class SqliteQueue:
         """See `QueueStore`."""
         return self.group.soon(lambda turn: query.dead(turn.looked(), limit))
 
+    def ahead(self, id: int, limit: int) -> Awaitable[int]:
+        """See `QueueStore`."""
+        return self.group.soon(lambda turn: query.ahead(turn.looked(), id, limit))
+
     def count(self) -> Awaitable[Sequence[QueueCount]]:
         """See `QueueStore`."""
         return self.group.soon(lambda turn: query.counts(turn.looked(), turn.board))
 
-    def numbers(self) -> Mapping[str, float]:
+    def numbers(self) -> Mapping[str, float | Distribution]:
         """See `QueueStore`."""
-        return {
-            "atlasd_queue_commits_total": float(self.group.commits),
-            "atlasd_queue_committed_requests_total": float(self.group.committed),
-        }
+        return self.group.tally.numbers()
 
     async def close(self) -> None:
         """Finish what was asked, and let go of everybody who waits."""
