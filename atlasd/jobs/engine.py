@@ -71,6 +71,8 @@ class JobEngine:
         """End every connection, and take back what their workers held."""
         for end in list(self.hang_ups):
             end()
+        while self.hang_ups:  # a connection takes a turn or two of the loop to close
+            await asyncio.sleep(0)
         for session in list(self.sessions.values()):
             await self.close_session(session)
 
@@ -158,7 +160,7 @@ class JobEngine:
         self, session: Session, settlements: Sequence[Settlement], ask: ClaimAsk | None
     ) -> tuple[Sequence[bool], Sequence[Claimed]]:
         """Settle and claim for a session; see `QueueStore.exchange`."""
-        prepared = [self._continued(session, one) for one in settlements]
+        prepared = self.continued(session, settlements)
         held, jobs = await self.store.exchange(prepared, ask)
         self.settled(session, prepared, held)
         self.given(session, jobs)
@@ -172,7 +174,7 @@ class JobEngine:
         mine = session.held
         jobs = [mine.pop(one.id, None) for one in settlements]
         for one in settlements:
-            failed += isinstance(one, Failure)
+            failed += type(one) is Failure
         self.measures.settled(settlements, jobs, held)
         if failed or any(isinstance(one, Release) and one.delay for one in settlements):
             self._due.set()  # it may be due sooner than anything else
@@ -189,19 +191,21 @@ class JobEngine:
         mine = session.held
         for job in jobs:
             mine[job.id] = job
+            if job.options and '"then"' in job.options:
+                session.continuing = True
         if jobs:
             self.measures.given(jobs, session.lease)
             self.due_in(session.lease)
 
-    def continued(self, session: Session, one: Settlement) -> Settlement:
-        """A finish with the jobs that its own job says come after it."""
-        return self._continued(session, one)
+    def continued(self, session: Session, settlements: Sequence[Settlement]) -> list[Settlement]:
+        """The settlements, a finish with the jobs that its own job says come after it."""
+        if not session.continuing:
+            return list(settlements)
+        return [self._continued(session, one) for one in settlements]
 
     def _continued(self, session: Session, one: Settlement) -> Settlement:
-        if not isinstance(one, Finish):
-            return one
         job = session.held.get(one.id)
-        if job is None or not job.options or '"then"' not in job.options:
+        if job is None or '"then"' not in job.options or not isinstance(one, Finish):
             return one
         return one._replace(then=(*one.then, *new_jobs(options(job.options)["then"], "then")))
 

@@ -10,12 +10,23 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from atlasd.contracts.queue import ClaimAsk, Claimed, Enqueued, Extended, Held, NewJob
+import msgspec
+
+from atlasd.contracts.queue import (
+    ClaimAsk,
+    Claimed,
+    Enqueued,
+    Extended,
+    Finish,
+    Held,
+    NewJob,
+    Settlement,
+)
 from atlasd.errors import AtlasError
 from atlasd.jobs.engine import BEAT, JobEngine, settlements_of
-from atlasd.jobs.newjob import arguments, new_job, new_jobs
+from atlasd.jobs.newjob import ARGS_LIMIT, DEFAULT_QUEUE, arguments, new_job, new_jobs
 from atlasd.jobs.sessions import Session
 
 LINE = 16 * 1024 * 1024
@@ -30,7 +41,37 @@ CLAIM = 1000
 """Jobs that one request may claim."""
 
 _log = logging.getLogger("atlasd.jobs")
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+_encode = msgspec.json.encode
+
+
+class _Finish(NamedTuple):
+    id: int
+    token: int
+    result: str = ""
+    took: int = 0
+
+
+class _Said(msgspec.Struct):
+    """A request whose shape is right, as nearly all are: of what is long only the ends are found.
+
+    Whatever doesn't fit is read again without a shape, so that its error can say more.
+    """
+
+    op: str
+    n: int | str | None = None
+    job: dict[str, Any] | None = None
+    args: list[msgspec.Raw] = []
+    jobs: list[dict[str, Any]] = []
+    key: str = ""
+    finish: list[_Finish] = []
+    fail: list[dict[str, Any]] = []
+    release: list[list[int]] = []
+    want: int = 0
+    wait: int = 0
+    queues: list[str] = msgspec.field(default_factory=lambda: [DEFAULT_QUEUE])
+
+
+_decode = msgspec.json.Decoder(_Said).decode
 
 
 class FramedJobs(asyncio.Protocol):
@@ -114,6 +155,14 @@ class FramedJobs(asyncio.Protocol):
     def _request(self, line: bytes) -> None:
         number = None
         try:
+            quick = _quick(line)
+            if quick is not None:
+                number = quick.n
+                if quick.op == "work":
+                    self._work_on(number, quick)
+                else:
+                    self._enqueue_jobs(number, _many(quick), quick.key)
+                return
             said = json.loads(line)
             if type(said) is not dict:
                 raise AtlasError("request.invalid", "a request is one JSON object a line")
@@ -155,10 +204,11 @@ class FramedJobs(asyncio.Protocol):
         self._answer({"n": number, "session": self._session.worker, "lease": lease, "beat": BEAT})
 
     def _enqueue(self, number: object, said: dict[str, Any]) -> None:
-        jobs = _jobs_in(said)
+        self._enqueue_jobs(number, _jobs_in(said), said.get("key", ""))
+
+    def _enqueue_jobs(self, number: object, jobs: Sequence[NewJob], key: object) -> None:
         if len(jobs) > MOST:
             raise AtlasError("job.invalid", f"{len(jobs)} jobs in one request, at most {MOST}")
-        key = said.get("key", "")
         if not isinstance(key, str) or len(key) > 500:
             raise AtlasError("job.invalid", "key: expected text of at most 500 characters")
 
@@ -169,14 +219,30 @@ class FramedJobs(asyncio.Protocol):
 
     def _work(self, number: object, said: dict[str, Any]) -> None:
         session = self._worker()
-        settlements = [self._engine.continued(session, one) for one in settlements_of(said)]
-        ask = _ask_in(session, said)
+        self._exchange(number, session, settlements_of(said), _ask_in(session, said))
+
+    def _work_on(self, number: object, said: _Said) -> None:
+        session = self._worker()
+        settlements: list[Settlement] = [
+            Finish(*one) if one.result == "" else _result_checked(one) for one in said.finish
+        ]
+        if said.fail or said.release:
+            settlements += settlements_of({"fail": said.fail, "release": said.release})
+        ask = None
+        if said.want:
+            ask = _ask_in(session, {"want": said.want, "wait": said.wait, "queues": said.queues})
+        self._exchange(number, session, settlements, ask)
+
+    def _exchange(
+        self, number: object, session: Session, said: list[Settlement], ask: ClaimAsk | None
+    ) -> None:
+        settlements = self._engine.continued(session, said)
 
         def answer(found: tuple[Sequence[bool], Sequence[Claimed]]) -> None:
             held, jobs = found
             self._engine.settled(session, settlements, held)
             self._engine.given(session, jobs)
-            body: dict[str, Any] = {"n": number, "jobs": jobs}
+            body: dict[str, Any] = {"n": number, "jobs": [_on_the_wire(job) for job in jobs]}
             if not all(held):
                 body["lost"] = [
                     one.id for one, kept in zip(settlements, held, strict=True) if not kept
@@ -247,7 +313,7 @@ class FramedJobs(asyncio.Protocol):
         future.add_done_callback(done)
 
     def _answer(self, body: dict[str, Any]) -> None:
-        self._out.append(_encode(body).encode())
+        self._out.append(_encode(body))
         if not self._writing:
             self._writing = True
             # All answers of one commit leave in one write.
@@ -288,16 +354,19 @@ def _jobs_in(said: dict[str, Any]) -> list[NewJob]:
     """`jobs`, each described whole; or `job`, and `args` for as many of it as there are."""
     if "job" not in said:
         return new_jobs(said.get("jobs"))
-    template = said["job"]
-    if type(template) is not dict or "args" in template:
-        raise AtlasError("job.invalid", "job: expected a job without its arguments")
-    if template.get("unique"):
-        raise AtlasError("job.invalid", "job.unique: a key stands for one job", hint="use `jobs`")
+    make = _template(said["job"])._replace
     each = said.get("args")
     if type(each) is not list:
         raise AtlasError("job.invalid", "args: expected a list, the arguments of each job")
-    make = new_job(template, "job")._replace
     return [make(args=arguments(one, f"args[{index}]")) for index, one in enumerate(each)]
+
+
+def _template(said: object) -> NewJob:
+    if type(said) is not dict or "args" in said:
+        raise AtlasError("job.invalid", "job: expected a job without its arguments")
+    if said.get("unique"):
+        raise AtlasError("job.invalid", "job.unique: a key stands for one job", hint="use `jobs`")
+    return new_job(said, "job")
 
 
 def _ask_in(session: Session, said: dict[str, Any]) -> ClaimAsk | None:
@@ -318,4 +387,40 @@ def _ask_in(session: Session, said: dict[str, Any]) -> ClaimAsk | None:
 
 
 def _report(value: object) -> str:
-    return "" if value is None else _encode(value)
+    return "" if value is None else _encode(value).decode()
+
+
+def _quick(line: bytes) -> _Said | None:
+    """A request of the two frequent kinds in its right shape; None for any other."""
+    try:
+        said = _decode(line)
+    except msgspec.ValidationError:
+        return None
+    except msgspec.DecodeError as error:
+        raise AtlasError("request.invalid", f"a request that is no JSON: {error}") from None
+    return said if said.op in ("work", "enqueue") else None
+
+
+def _many(said: _Said) -> Sequence[NewJob]:
+    if said.job is None:
+        return new_jobs(said.jobs)
+    make = _template(said.job)._replace
+    found = []
+    for index, raw in enumerate(said.args):
+        text = str(raw, "utf-8")
+        if text[0] != "{" or len(text) > ARGS_LIMIT:
+            text = arguments(json.loads(text), f"args[{index}]")  # which says what is wrong
+        found.append(make(args=text))
+    return found
+
+
+def _result_checked(one: _Finish) -> Finish:
+    (found,) = settlements_of({"finish": [one]})
+    assert isinstance(found, Finish)
+    return found
+
+
+def _on_the_wire(job: Claimed) -> tuple[Any, ...]:
+    """The job with its arguments and options as the JSON that they are, not as text of it."""
+    options = msgspec.Raw(job.options) if job.options else None
+    return (*job[:6], msgspec.Raw(job.args), *job[7:15], options)

@@ -20,6 +20,7 @@ ARGS_LIMIT = 1_048_576
 LONGEST = 366 * 86_400_000
 """Milliseconds; a longer delay is a mistake in its unit."""
 
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _PLAIN = frozenset({"kind", "queue", "args"})
 _KEYS = (
     "kind", "queue", "args", "delay", "run_at", "priority", "max_attempts", "retry", "timeout",
@@ -87,7 +88,7 @@ def arguments(args: object, where: str) -> str:
             raise _invalid(where, "expected an object")
         text = args
     elif isinstance(args, Mapping):
-        text = json.dumps(args, ensure_ascii=False, separators=(",", ":"))
+        text = _encode(args)
     else:
         raise _invalid(where, "expected an object")
     if len(text) > ARGS_LIMIT:

@@ -24,6 +24,8 @@ class Session:
     draining: bool = False
     queues: tuple[str, ...] = ()
     """Queues that it last asked for."""
+    continuing: bool = False
+    """Whether it was ever given a job that others come after: else nobody looks for that."""
 
     def given_up(self) -> tuple[list[int], list[Claimed]]:
         """Of the held jobs those that it may have begun, and those that it surely has not.

@@ -20,7 +20,7 @@ class Context:
     def __init__(self, job: Job, report: Callable[[int, str], object]) -> None:
         self._job = job
         self._report = report
-        self._stopped = threading.Event()
+        self._waiting: threading.Event | None = None
         self.lost = False
         """Whether the lease is lost: somebody else may run the job by now."""
         self.cancelled = False
@@ -60,9 +60,7 @@ class Context:
     @property
     def options(self) -> dict[str, Any]:
         """What was enqueued beside the arguments: tags, `scheduled_for` of a schedule."""
-        found = json.loads(self._job.options) if self._job.options else {}
-        assert isinstance(found, dict)
-        return found
+        return self._job.options or {}
 
     def progress(self, report: object) -> None:
         """Say how far it is (any JSON value); also proof that it isn't stalled."""
@@ -71,18 +69,21 @@ class Context:
 
     def check(self) -> None:
         """Raise `LeaseLost` when the job is no longer this worker's, or is to be cancelled."""
-        if self._stopped.is_set():
+        if self.lost or self.cancelled:
             raise LeaseLost(f"job {self.id} is to stop")
 
     def wait(self, seconds: float) -> bool:
         """Sleep; true when the job is to stop."""
-        return self._stopped.wait(seconds)
+        # Made by the few that wait: an event costs more than all the rest of a short job.
+        waiting = self._waiting = self._waiting or threading.Event()
+        return self.lost or self.cancelled or waiting.wait(seconds)
 
     def stop(self, *, lost: bool) -> None:
         """Have the handler stop; called by the worker."""
         self.lost |= lost
         self.cancelled |= not lost
-        self._stopped.set()
+        if self._waiting is not None:
+            self._waiting.set()
 
 
 def context() -> Context:

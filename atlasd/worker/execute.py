@@ -32,7 +32,7 @@ def run(feed: Feed, job: Job, handlers: Mapping[str, Handler[..., Any]], context
         handler = handlers.get(job.kind)
         if handler is None:
             raise unknown(job.kind, handlers)
-        result = handler.function(**json.loads(job.args))
+        result = handler.function(**job.args)
         feed.finished(job, encoded(result), _took(began))
     except BaseException as error:  # noqa: BLE001  whatever a handler does ends only its job
         settle(feed, job, context, error, _took(began))
@@ -50,7 +50,7 @@ async def run_async(
         handler = handlers.get(job.kind)
         if handler is None:
             raise unknown(job.kind, handlers)
-        result = await handler.function(**json.loads(job.args))
+        result = await handler.function(**job.args)
         feed.finished(job, encoded(result), _took(began))
     except BaseException as error:  # noqa: BLE001
         settle(feed, job, context, error, _took(began))

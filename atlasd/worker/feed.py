@@ -30,7 +30,7 @@ class Job(NamedTuple):
     lease_until: int
     queue: str
     kind: str
-    args: str
+    args: dict[str, Any]
     priority: int
     run_at: int
     created_at: int
@@ -39,7 +39,7 @@ class Job(NamedTuple):
     expires_at: int
     fair_key: str
     target: str
-    options: str
+    options: dict[str, Any] | None
 
 
 class Feed:

@@ -34,7 +34,7 @@ class Running:
     __slots__ = ("context", "deadline", "job", "stall_after", "stop_with", "task", "thread")
 
     def __init__(self, job: Job, context: Context) -> None:
-        known = json.loads(job.options) if job.options else {}
+        known = job.options or {}
         self.job = job
         self.context = context
         timeout = known.get("timeout", 0)

@@ -95,7 +95,7 @@ class GroupCommit:
         future: asyncio.Future[Exchanged] = self._loop.create_future()
 
         def do(turn: Round) -> Any:
-            held = [settling.settle(turn, one) for one in settlements]
+            held = settling.settle(turn, settlements)
             if ask is None or ask.limit <= 0:
                 return held, ()
             # Claims have their turn when all has been settled and enqueued that came with them.

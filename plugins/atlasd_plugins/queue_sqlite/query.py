@@ -108,7 +108,8 @@ def _row(found: tuple[Any, ...], turn: Round) -> Row:
     state = JobState(known.state)
     lease = turn.board.leases.get(known.id) if state is JobState.RUNNING else None
     if lease is None:
-        return known._replace(state=state, cancel_requested=bool(known.cancel_requested))
+        # Of a job that has ended it says nothing any more.
+        return known._replace(state=state, cancel_requested=False)
     return known._replace(
         state=state,
         worker=lease.worker,

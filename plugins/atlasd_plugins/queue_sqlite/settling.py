@@ -15,35 +15,60 @@ from atlasd.contracts.queue import (
     Transition,
 )
 from atlasd_plugins.queue_sqlite import breaking, query, sql
+from atlasd_plugins.queue_sqlite.board import Lease
 from atlasd_plugins.queue_sqlite.round import Round
 
 
-def settle(turn: Round, one: Settlement) -> bool:
-    """Settle one job; whether its lease still held."""
+def settle(turn: Round, settlements: Sequence[Settlement]) -> list[bool]:
+    """Settle jobs; for each whether its lease still held."""
     board = turn.board
-    if not board.holds(one.id, one.token):
-        return False
-    if isinstance(one, Finish):
-        lease, lane = board.let_go(one.id)
-        (turn.finished if lease.plain else turn.finished_unique).append(one.id)
-        if one.result:
-            turn.results.append((one.id, one.result))
-        if lease.cancel:
-            turn.write().execute(sql.FORGET_CANCEL, (one.id,))
-        board.move(lane, JobState.RUNNING, JobState.COMPLETED)
-        if lane.target:
-            breaking.hear(turn, lane.target, failed=False, took=one.took, epoch=lease.epoch)
-        if one.then:
-            turn.enqueuing.add(one.then, turn.rules, bounded=False)
-    elif isinstance(one, Failure):
-        lease, lane = board.let_go(one.id)
-        row = _row(turn, one.id)
-        _leave(turn, row, turn.rules.failed(row, one, turn.now))
-        if lane.target and one.verdict == "target":
-            breaking.hear(turn, lane.target, failed=True, took=one.took, epoch=lease.epoch)
-    else:
+    leases, finished = board.leases, turn.finished
+    done: dict[int, int] = {}
+    held = []
+    for one in settlements:
+        lease = leases.get(one.id)
+        if lease is None or lease.token != one.token:
+            held.append(False)
+            continue
+        held.append(True)
+        if isinstance(one, Finish):
+            del leases[one.id]
+            lane = lease.lane
+            done[lane.id] = done.get(lane.id, 0) + 1
+            if lease.plain and not one.result and not one.then and not lane.target:
+                finished.append(one.id)
+            else:
+                _finish(turn, one, lease)
+        else:
+            _stop(turn, one, lease)
+    for lane_id, count in done.items():
+        lane = board.lanes[lane_id]
+        board.begin(lane, -count)
+        board.move(lane, JobState.RUNNING, JobState.COMPLETED, count)
+    return held
+
+
+def _finish(turn: Round, one: Finish, lease: Lease) -> None:
+    """The job is done, and there is more to it than that."""
+    (turn.finished if lease.plain else turn.finished_unique).append(one.id)
+    if one.result:
+        turn.results.append((one.id, one.result))
+    if lease.lane.target:
+        breaking.hear(turn, lease.lane.target, failed=False, took=one.took, epoch=lease.epoch)
+    if one.then:
+        turn.enqueuing.add(one.then, turn.rules, bounded=False)
+
+
+def _stop(turn: Round, one: Failure | Release, lease: Lease) -> None:
+    """The job has failed, or is given back."""
+    if isinstance(one, Release):
         _release(turn, one)
-    return True
+        return
+    row = _row(turn, one.id)
+    turn.board.let_go(one.id)
+    _leave(turn, row, turn.rules.failed(row, one, turn.now))
+    if lease.lane.target and one.verdict == "target":
+        breaking.hear(turn, lease.lane.target, failed=True, took=one.took, epoch=lease.epoch)
 
 
 def _release(turn: Round, one: Release) -> None:

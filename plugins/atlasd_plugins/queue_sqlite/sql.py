@@ -163,7 +163,6 @@ ASK_CANCEL = """
 INSERT INTO notes (id, cancel_requested) SELECT value, 1 FROM json_each(?) WHERE true
 ON CONFLICT (id) DO UPDATE SET cancel_requested = 1
 """
-FORGET_CANCEL = "UPDATE notes SET cancel_requested = 0 WHERE id = ?"
 PROMOTE = """
 UPDATE jobs SET state = 'available' WHERE id IN (
     SELECT id FROM jobs WHERE state = 'scheduled' AND run_at <= ? ORDER BY run_at LIMIT ?)

@@ -68,7 +68,6 @@ class Served:
             server.close()
             clockwork.cancel()
             await self.engine.hang_up()
-            await asyncio.sleep(0)  # the transports close with the loop's next turn
         context.close()
 
     def ask(self, work: Callable[[QueueStore], Coroutine[Any, Any, T]]) -> T:

@@ -47,7 +47,7 @@ def test_a_job_goes_round_by_hand(engine: Served) -> None:
     assert hello["lease"] == 30_000
     (job,) = line.ask(op="work", want=5)["jobs"]
     assert job[:3] == [number, 1, 1]
-    assert json.loads(job[6]) == {"to": "ops@example.org"}
+    assert job[6] == {"to": "ops@example.org"}
     assert line.ask(op="beat", held=[[number, 1], [999, 1]])["lost"] == [999]
     assert line.ask(op="work", finish=[[number, 1, '{"sent":true}']]) == {"n": 1, "jobs": []}
     again = line.ask(op="work", finish=[[number, 1]])
