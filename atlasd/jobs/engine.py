@@ -39,6 +39,7 @@ IDLE = 60.0
 clock that was set."""
 RETRY = 1.0
 """Seconds before a store that failed is tried again."""
+_ACCEPTING = 4
 
 _log = logging.getLogger("atlasd.jobs")
 
@@ -69,10 +70,14 @@ class JobEngine:
 
     async def hang_up(self) -> None:
         """End every connection, and take back what their workers held."""
-        for end in list(self.hang_ups):
-            end()
-        while self.hang_ups:  # a connection takes a turn or two of the loop to close
+        turns = 0
+        # One that has just been accepted is a connection a few turns of the loop later, and one
+        # that is ended is gone in the next.
+        while self.hang_ups or turns < _ACCEPTING:
+            for end in list(self.hang_ups):
+                end()
             await asyncio.sleep(0)
+            turns += 1
         for session in list(self.sessions.values()):
             await self.close_session(session)
 
