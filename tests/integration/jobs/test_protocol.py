@@ -192,6 +192,7 @@ def test_what_a_job_says_comes_after_it(engine: Served) -> None:
 
 def test_the_client_explains_an_engine_that_is_gone(engine: Served) -> None:
     connection = engine.connect()
+    connection.call("ping")
     connection.close()
     with pytest.raises(AtlasError) as caught:
         connection.call("ping")
