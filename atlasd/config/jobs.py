@@ -1,6 +1,7 @@
 """Settings of the job engine: `[jobs]`, its queues and its circuit breakers."""
 
 from atlasd.config.fields import Duration, Section, setting
+from atlasd.config.schedules import Schedule
 
 _DAY = 86400.0
 
@@ -64,3 +65,4 @@ class Jobs(Section):
     keep_dead: Duration = setting(180 * _DAY, "Time that a dead job is kept. Duration.")
     queues: dict[str, Queue] = setting({}, "Queues by name; the others take the defaults.")
     breakers: dict[str, Breaker] = setting({}, "Circuit breakers by target.")
+    schedules: dict[str, Schedule] = setting({}, "Jobs that are enqueued by the clock, by name.")

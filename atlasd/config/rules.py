@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from atlasd.config import deliveries
+from atlasd.config import deliveries, schedule_rules
 from atlasd.config.convert import chosen, edge
 from atlasd.config.probes import PROBE_OPTIONS, PROBING, Live, Ready
 from atlasd.config.problems import Findings
@@ -49,6 +49,8 @@ def examine(settings: Settings, declared: Collection[str], findings: Findings) -
         deliveries.examine(service, path, SET_BY_ATLASD, findings)
         _commands(service, path, findings)
         _edges(name, service, settings, declared, findings)
+    for name, schedule in settings.jobs.schedules.items():
+        schedule_rules.examine(name, schedule, findings)
     _addresses(settings, findings)
     _cycles(settings, findings)
     for name, check in settings.checks.items():

@@ -577,11 +577,12 @@ class QueueStore(Protocol):
         """Note which schedules there are, and forget those that are gone; as `schedules`.
 
         One that is new, or whose digest is another than before, begins now: `since` is the store's
-        clock, and no slot is held any longer.
+        clock, no slot is held any longer, and one that was claimed for a later time (by a clock
+        that was wrong) doesn't stand in the way.
         """
 
     def pause_schedule(self, schedule: str, *, paused: bool) -> Awaitable[None]:
-        """Have a schedule fire no more, or again: from now on, not what was due in between."""
+        """Have a schedule fire no more; or again, and then it begins now, as a new one does."""
 
     def slots(self, schedule: str, limit: int) -> Awaitable[Sequence[Slot]]:
         """What became of its last slots, the latest first; some hundred are remembered."""

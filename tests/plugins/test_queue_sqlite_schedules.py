@@ -97,6 +97,23 @@ async def test_a_changed_plan_begins_now_and_an_equal_one_goes_on(
     assert await queue.slots("nightly", 10) == []
 
 
+async def test_what_a_wrong_clock_claimed_is_no_bar_to_a_new_beginning(
+    queue: QueueStore,
+) -> None:
+    now = await queue.now()
+    for step, begin in enumerate(
+        (
+            lambda: queue.keep_schedules({"nightly": "b"}),
+            lambda: queue.pause_schedule("nightly", paused=True),
+            lambda: queue.pause_schedule("nightly", paused=False),
+        )
+    ):
+        await queue.fire([SlotClaim("nightly", now + 10**10 + step, REPORT)])
+        await begin()  # type: ignore[no-untyped-call]
+        (kept,) = await queue.schedules()
+        assert kept.slot == (now if step != 1 else now + 10**10 + step)
+
+
 async def test_a_pause_outlives_the_store_and_owes_nothing(
     tmp_path: Path, clock: HandClock
 ) -> None:

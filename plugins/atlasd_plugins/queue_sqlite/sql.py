@@ -259,7 +259,8 @@ SCHEDULE_ROWS = (
 )
 KEEP_SCHEDULE = """
 INSERT INTO schedules (schedule, digest, since) VALUES (?, ?, ?)
-ON CONFLICT (schedule) DO UPDATE SET digest = excluded.digest, since = excluded.since, held = 0
+ON CONFLICT (schedule) DO UPDATE SET digest = excluded.digest, since = excluded.since, held = 0,
+    slot = min(slot, excluded.since)
 WHERE digest != excluded.digest
 """
 FORGET_SCHEDULE = (
@@ -270,7 +271,7 @@ FORGET_SCHEDULE = (
 PAUSE_SCHEDULE = """
 INSERT INTO schedules (schedule, paused, since) VALUES (?1, ?2, ?3)
 ON CONFLICT (schedule) DO UPDATE SET since = CASE WHEN paused AND NOT ?2 THEN ?3 ELSE since END,
-    held = CASE WHEN ?2 THEN 0 ELSE held END, paused = ?2
+    slot = CASE WHEN paused AND NOT ?2 THEN min(slot, ?3) ELSE slot END, held = 0, paused = ?2
 """
 LAST_SLOT = "SELECT slot, held FROM schedules WHERE schedule = ?"
 NOTE_SLOT = "INSERT OR REPLACE INTO slots (schedule, slot, job, reason) VALUES (?, ?, ?, ?)"
