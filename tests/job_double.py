@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,16 +10,19 @@ from atlasd.control import models
 from atlasd.control.rights import Caller
 from atlasd.control.wire import BY_NAME
 from atlasd.daemon.jobs import methods
+from atlasd.daemon.schedules import methods as schedule_methods
 from atlasd.jobs.engine import JobEngine
 from atlasd.jobs.operations import JobOperations
 from atlasd.jobs.rules import QueueRules
+from atlasd.jobs.schedule_operations import ScheduleOperations
+from atlasd.jobs.schedules import Schedule
 from atlasd.testing.context import PlainContext
 from atlasd_plugins.queue_sqlite import connect
 from atlasd_plugins.queue_sqlite.store import SqliteQueue
 
 T = TypeVar("T")
 
-KINDS = ("job.", "queue.", "dead.", "breaker.")
+KINDS = ("job.", "queue.", "dead.", "breaker.", "schedule.")
 
 
 class FakeJobs:
@@ -29,14 +32,19 @@ class FakeJobs:
         self.folder = Path(tempfile.mkdtemp(prefix="atlasd-jobs-"))
         self.rules = QueueRules()
         self._engines: dict[asyncio.AbstractEventLoop, JobEngine] = {}
-        self._methods = methods(JobOperations(self._ask, lambda: self.rules))
+        self.schedules: Mapping[str, Schedule] = {}
+        self._methods = {
+            **methods(JobOperations(self._ask, lambda: self.rules)),
+            **schedule_methods(ScheduleOperations(self._ask, lambda: self.schedules)),
+        }
 
     async def _ask(self, work: Callable[[JobEngine], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
             path = self.folder / "queue.db"
             store = SqliteQueue(path, connect(path), PlainContext(self.folder), self.rules)
-            self._engines[loop] = JobEngine(store, identity="test")
+            engine = self._engines[loop] = JobEngine(store, identity="test")
+            engine.timetable.follow(self.schedules, shared=False)
         return await work(self._engines[loop])
 
     def __del__(self) -> None:

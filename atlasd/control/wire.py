@@ -400,6 +400,35 @@ OPERATIONS: tuple[Operation, ...] = (
         "Forces a circuit breaker into a state, or gives it back to its rules.",
     ),
     Operation(
+        "schedule.list", "GET", "/v1/schedules", "Nothing", "Schedules", Right.READ,
+        "Every schedule: when it fires next, and what became of the last time.",
+    ),
+    Operation(
+        "schedule.show", "GET", "/v1/schedules/{name}", "ScheduleRequest", "ScheduleDetail",
+        Right.READ,
+        "One schedule, and what became of its last times.",
+    ),
+    Operation(
+        "schedule.preview", "GET", "/v1/schedules/{name}/preview", "SchedulePreviewRequest",
+        "SchedulePreview", Right.READ,
+        "When a schedule fires, and what changes of the clock do to it.",
+    ),
+    Operation(
+        "schedule.run", "POST", "/v1/schedules/{name}/run", "ScheduleRequest", "ScheduleRun",
+        Right.OPERATE,
+        "Enqueues a schedule's job now, beside its plan.",
+    ),
+    Operation(
+        "schedule.pause", "POST", "/v1/schedules/{name}/pause", "ScheduleRequest",
+        "SchedulePaused", Right.OPERATE,
+        "Has a schedule fire no more, until it is resumed; also over a restart.",
+    ),
+    Operation(
+        "schedule.resume", "POST", "/v1/schedules/{name}/resume", "ScheduleRequest",
+        "SchedulePaused", Right.OPERATE,
+        "Has a schedule fire again; what was due in between is not made up for.",
+    ),
+    Operation(
         "plugins", "GET", "/v1/plugins", "Nothing", "Plugins", Right.READ,
         "Every plugin that was found: what it offers, or why it was refused.",
     ),

@@ -34,10 +34,12 @@ from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
 from atlasd.daemon.ground import Ground, Stop, applied, either, offers, step, watchdog
 from atlasd.daemon.jobs import CLOSE_LIMIT, JobThread
 from atlasd.daemon.jobs import methods as jobs_methods
+from atlasd.daemon.schedules import methods as schedule_methods
 from atlasd.daemon.secret_desk import SecretDesk
 from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
 from atlasd.jobs.operations import JobOperations
+from atlasd.jobs.schedule_operations import ScheduleOperations
 from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
 from atlasd.pluginhost.renewing import Renewing
@@ -164,6 +166,7 @@ async def _serve(
                 ),
                 **secret_desk.methods(),
                 **jobs_methods(JobOperations(jobs.ask, lambda: jobs.rules)),
+                **schedule_methods(ScheduleOperations(jobs.ask, lambda: jobs.schedules)),
             },
             performed=_performed(core),
             clock=core.clock,

@@ -19,7 +19,9 @@ from atlasd.control.rights import caller_of
 from atlasd.control.socketfile import ControlSocket
 from atlasd.control.wire import Right
 from atlasd.core.health import Verdict
+from atlasd.daemon.schedules import schedules_of
 from atlasd.errors import AtlasError
+from atlasd.jobs import schedule_metrics
 from atlasd.jobs.circuit import CircuitPolicy
 from atlasd.jobs.engine import JobEngine
 from atlasd.jobs.framed import FramedJobs
@@ -51,6 +53,10 @@ class JobThread:
         self._host = host
         self._socket = ControlSocket(str(Path(paths.run, "jobs.sock")))
         self._store = jobs.store
+        self._follow = partial(schedules_of, host=os.uname().nodename)
+        self.schedules = self._follow(jobs)
+        """Those of the configuration in force, whatever becomes of the store."""
+        self._shared = False
         self.ledger = Ledger()
         self._live = HeardRules(rules_of(jobs), self.ledger)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -75,6 +81,9 @@ class JobThread:
     async def follow(self, jobs: Jobs) -> None:
         """Work by these rules from now on; another store needs a new start of core."""
         self._live.now = rules_of(jobs)
+        self.schedules = self._follow(jobs)
+        with contextlib.suppress(AtlasError):  # an engine that comes later takes them itself
+            await self.ask(self._schedule)
 
     async def ask(self, work: Callable[[JobEngine], Awaitable[T]]) -> T:
         """What `work` gives in the engine's loop. Raises `job.store` while there is no engine."""
@@ -115,16 +124,19 @@ class JobThread:
             counts, now, breakers = await self.ask(_counts)
         except AtlasError:
             return ()
-        return metrics_of(
-            counts,
-            now=now,
-            settled=self.settled,
-            workers=len(engine.sessions),
-            measures=engine.measures,
-            ledger=self.ledger,
-            breakers=breakers,
-            numbers=engine.store.numbers(),
-        )
+        return [
+            *schedule_metrics.metrics_of(engine.timetable),
+            *metrics_of(
+                counts,
+                now=now,
+                settled=self.settled,
+                workers=len(engine.sessions),
+                measures=engine.measures,
+                ledger=self.ledger,
+                breakers=breakers,
+                numbers=engine.store.numbers(),
+            ),
+        ]
 
     # --- in the thread
 
@@ -163,8 +175,13 @@ class JobThread:
             server = await loop.create_unix_server(
                 partial(FramedJobs, engine, admit=admit), sock=self._socket.open()
             )
-            clockwork = asyncio.create_task(engine.run(), name="jobs clockwork")
+            self._shared = offer.descriptor.shared
             self._engine, self.trouble = engine, ""
+            await self._schedule(engine)
+            clockwork = [
+                asyncio.create_task(engine.run(), name="jobs clockwork"),
+                asyncio.create_task(engine.timetable.run(), name="jobs schedules"),
+            ]
             self._began.set()
             try:
                 await stop.wait()
@@ -172,10 +189,14 @@ class JobThread:
                 self._engine = None
                 self.trouble = "the job engine is stopping"
                 server.close()
-                clockwork.cancel()
+                for task in clockwork:
+                    task.cancel()
                 with contextlib.suppress(AtlasError):
                     await engine.hang_up()
                 self._socket.close()
+
+    async def _schedule(self, engine: JobEngine) -> None:
+        engine.timetable.follow(self.schedules, shared=self._shared)
 
     def _count(self, word: str, count: int) -> None:
         self.settled[word] = self.settled.get(word, 0) + count

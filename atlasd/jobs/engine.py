@@ -27,6 +27,7 @@ from atlasd.jobs.measures import Measures
 from atlasd.jobs.newjob import new_jobs
 from atlasd.jobs.outcome import options
 from atlasd.jobs.sessions import Session
+from atlasd.jobs.timetable import Timetable
 
 LEASE = 30_000
 """Milliseconds that a worker holds a job without a heartbeat."""
@@ -67,6 +68,7 @@ class JobEngine:
         self._numbers = itertools.count(1)
         self._due = asyncio.Event()
         self._next = 0.0
+        self.timetable = Timetable(store, due_in=self.due_in)
 
     async def hang_up(self) -> None:
         """End every connection, and take back what their workers held."""

@@ -42,6 +42,10 @@ class Occurrence(NamedTuple):
 class Plan(Protocol):
     """When something falls due."""
 
+    @property
+    def zone(self) -> tzinfo:
+        """By whose clock."""
+
     def after(self, moment: int) -> int | None:
         """The first time after a moment; None: never again."""
 
@@ -54,6 +58,8 @@ class Plan(Protocol):
 
 class Every:
     """A fixed interval, counted from the epoch: the same on every host and after every start."""
+
+    zone: tzinfo = UTC
 
     def __init__(self, interval: int) -> None:
         self._interval = interval
@@ -78,8 +84,8 @@ class Once:
 
     def __init__(self, wall: datetime, zone: tzinfo) -> None:
         """`wall` is what the zone's clock shows; an aware time is what it is."""
+        self.zone = zone
         if wall.tzinfo is not None:
-            wall = wall.astimezone(zone)
             self._found = _plain(_wall_to_utc(wall), zone)
         else:
             self._found = _resolve(wall.replace(fold=0), zone)
@@ -105,7 +111,7 @@ class Cron:
     def __init__(self, expression: str, zone: tzinfo) -> None:
         """Of an expression that was found right when the configuration was read."""
         self._expression = expression
-        self._zone = zone
+        self.zone = zone
         fields = expression.split()
         starred = any(field[0] == "*" for field in fields[:-3])
         self.follows_clock = starred or len(self._calendar(_EPOCH).hours) == _DAY_HOURS
@@ -132,8 +138,8 @@ class Cron:
 
     def _fixed(self, instant: datetime) -> Iterator[datetime]:
         """Instants after one."""
-        for wall in self._walls(instant + _offset(instant, self._zone)):
-            found = _utc(wall, self._zone)
+        for wall in self._walls(instant + _offset(instant, self.zone)):
+            found = _utc(wall, self.zone)
             if found > instant:
                 yield found
                 instant = found
@@ -141,10 +147,10 @@ class Cron:
     def _fixed_before(self, instant: datetime) -> Iterator[datetime]:
         """Instants up to one, the latest first."""
         # While an hour comes for the second time, what its clock will show has been already.
-        offset = _offset(instant, self._zone)
-        again = max(_offset(instant - _STRIDE, self._zone) - offset, timedelta())
+        offset = _offset(instant, self.zone)
+        again = max(_offset(instant - _STRIDE, self.zone) - offset, timedelta())
         for wall in self._walls(instant + offset + again + SECOND, reverse=True):
-            found = _utc(wall, self._zone)
+            found = _utc(wall, self.zone)
             if found <= instant:
                 yield found
                 instant = found - SECOND
@@ -152,8 +158,8 @@ class Cron:
     def _walk_fixed(self, instant: datetime) -> Iterator[Occurrence]:
         last = _moment(instant)
         again: list[Occurrence] = []
-        for wall in self._walls(instant + _offset(instant, self._zone)):
-            found = _resolve(wall, self._zone)
+        for wall in self._walls(instant + _offset(instant, self.zone)):
+            found = _resolve(wall, self.zone)
             while again and again[0].at < found.at:
                 yield again.pop(0)
             if found.at > last:
@@ -162,7 +168,7 @@ class Cron:
             elif found.at == last and found.at > _moment(instant):
                 words = f"{wall:%H:%M:%S} comes together with the run before"
                 yield found._replace(mark="skipped", words=words)
-            second = _second_time(wall, self._zone)
+            second = _second_time(wall, self.zone)
             if second is not None and second.at > _moment(instant):
                 again.append(second)
 
@@ -170,26 +176,26 @@ class Cron:
 
     def _forward(self, instant: datetime) -> Iterator[datetime]:
         """Instants after one."""
-        offset = _offset(instant, self._zone)
+        offset = _offset(instant, self.zone)
         while (wall := next(self._walls(instant + offset), None)) is not None:
             found = wall - offset
-            turn = _turn(instant, found, offset, self._zone)
+            turn = _turn(instant, found, offset, self.zone)
             if turn is None:
                 yield found
                 instant = found
             else:
                 # At the turn itself the new offset holds.
-                instant, offset = turn - SECOND, _offset(turn, self._zone)
+                instant, offset = turn - SECOND, _offset(turn, self.zone)
 
     def _backward(self, instant: datetime) -> Iterator[datetime]:
         """Instants up to one, the latest first."""
         while True:
-            offset = _offset(instant, self._zone)
+            offset = _offset(instant, self.zone)
             wall = next(self._walls(instant + offset + SECOND, reverse=True), None)
             if wall is None:
                 return
             found = wall - offset
-            turn = _turn_back(found, instant, offset, self._zone)
+            turn = _turn_back(found, instant, offset, self.zone)
             if turn is None:
                 yield found
                 instant = found - SECOND
@@ -197,19 +203,19 @@ class Cron:
                 instant = turn - SECOND
 
     def _walk_clock(self, instant: datetime) -> Iterator[Occurrence]:
-        offset = _offset(instant, self._zone)
+        offset = _offset(instant, self.zone)
         for found in self._forward(instant):
-            while (turn := _turn(instant, found, offset, self._zone)) is not None:
-                instant, offset = turn, _offset(turn, self._zone)
+            while (turn := _turn(instant, found, offset, self.zone)) is not None:
+                instant, offset = turn, _offset(turn, self.zone)
                 changed = self._changed(turn)
                 if changed is not None:
                     yield changed
-            yield _plain(found, self._zone)
+            yield _plain(found, self.zone)
             instant = found
 
     def _changed(self, turn: datetime) -> Occurrence | None:
         """What a change of the clock means for the plan; None where it names no time there."""
-        old, new = _offset(turn - SECOND, self._zone), _offset(turn, self._zone)
+        old, new = _offset(turn - SECOND, self.zone), _offset(turn, self.zone)
         low, high = sorted((turn + old, turn + new))
         count = 0
         for wall in self._walls(low - SECOND):
@@ -222,7 +228,7 @@ class Cron:
         what = "left out" if new > old else "come again" if count > 1 else "comes again"
         verb = " are " if count > 1 and new > old else " is " if new > old else " "
         words = f"the clock goes from {turn + old:%H:%M} to {turn + new:%H:%M}: {times}{verb}{what}"
-        return _plain(turn, self._zone)._replace(mark="clock", words=words)
+        return _plain(turn, self.zone)._replace(mark="clock", words=words)
 
     # --- the calendar
 

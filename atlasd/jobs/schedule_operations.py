@@ -74,7 +74,7 @@ class ScheduleOperations:
         schedule = known(self._schedules(), name)
         moment = start or datetime.now(UTC)
         if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
+            moment = moment.replace(tzinfo=schedule.plan.zone)
         found: list[Body] = []
         runs = 0
         # What falls on the very moment that was asked from is part of the answer.

@@ -147,7 +147,7 @@ def decide(schedule: Schedule, row: ScheduleRow, now: int, *, busy: bool) -> Dec
     if line.held:
         wake = min(wake, now + POLL) if wake else now + POLL
     return Decision(
-        claims=line.claims,
+        claims=tuple(line.claims),
         cancel=line.cancel,
         wake=wake,
         missed=missed + len(due[:-MOST]),

@@ -65,6 +65,9 @@ class Timetable:
                     _log.error("schedules: %s (%s)", error.message, error.hint)
                 trouble = error.message
                 pause = RETRY
+            except Exception:  # noqa: BLE001  without this task nothing fires any more
+                _log.exception("schedules: an unexpected error")
+                pause = LOOK
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from atlasd.worker.errors import LeaseLost
@@ -58,8 +58,24 @@ class Context:
         return datetime.fromtimestamp(self._job.run_at / 1000.0, tz=UTC)
 
     @property
+    def schedule(self) -> str:
+        """The schedule that enqueued it; empty: none did."""
+        return str(self.options.get("schedule", ""))
+
+    @property
+    def scheduled_for(self) -> datetime | None:
+        """For when a schedule planned it: what a report covers, however late it is made."""
+        text = self.options.get("scheduled_for")
+        return datetime.fromisoformat(text) if text else None
+
+    @property
+    def late_by(self) -> timedelta:
+        """How much later than planned a schedule enqueued it."""
+        return timedelta(milliseconds=self.options.get("late_by", 0))
+
+    @property
     def options(self) -> dict[str, Any]:
-        """What was enqueued beside the arguments: tags, `scheduled_for` of a schedule."""
+        """What was enqueued beside the arguments: tags, retry policy and so on."""
         return self._job.options or {}
 
     def progress(self, report: object) -> None:
