@@ -6,17 +6,21 @@ import importlib
 import logging
 import os
 import secrets
+import shlex
+import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from atlasd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, AtlasError
 from atlasd.worker.client import socket_path
 from atlasd.worker.feed import Feed
-from atlasd.worker.registry import HANDLERS
+from atlasd.worker.foreign import RESULTS, EveryKind
+from atlasd.worker.registry import HANDLERS, Handler
 from atlasd.worker.runner import RECONNECT, RECONNECT_CAP, Runner, on_signals
 from atlasd.worker.wire import Connection
 
@@ -24,13 +28,29 @@ PREFETCH = 8
 """Jobs that are fetched ahead for each that runs, at most `PREFETCH_MOST` a process."""
 PREFETCH_MOST = 400
 
+Handlers = Mapping[str, Handler[..., Any]]
+
 _log = logging.getLogger("atlasd.worker")
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="atlas-worker", description="Run jobs of an application.")
-    parser.add_argument("modules", nargs="+", metavar="MODULE", help="modules that declare jobs")
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help="modules that declare jobs")
+    parser.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        dest="command",
+        help="in place of modules: run this for each job, its payload on standard input",
+    )
+    parser.add_argument(
+        "--http", metavar="URL", help="in place of modules: post each job's payload there"
+    )
+    parser.add_argument(
+        "--result", choices=RESULTS, default="json",
+        help="of --exec and --http: what is made of standard output or the answer's body "
+        "(default: json)",
+    )  # fmt: skip
     parser.add_argument(
         "--queue", action="append", default=[], metavar="NAME",
         help="queue to take jobs from; may be given several times (default: those of the handlers)",
@@ -60,26 +80,78 @@ def main(words: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    sys.path.insert(0, str(Path.cwd()))
     try:
-        for module in options.modules:
-            importlib.import_module(module)
-    except ImportError as error:
-        print(f"atlas-worker: {module}: {error}", file=sys.stderr)
-        print("atlas-worker: start it where the module can be imported", file=sys.stderr)
-        return EXIT_USAGE
-    if not HANDLERS:
-        print(f"atlas-worker: {', '.join(options.modules)}: no @job in there", file=sys.stderr)
+        handlers = handlers_of(options)
+    except AtlasError as error:
+        print(f"atlas-worker: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"atlas-worker: {error.hint}", file=sys.stderr)
         return EXIT_USAGE
     if options.processes > 1:
-        return _parent(options)
-    return _work(options)
+        return _parent(options, handlers)
+    return _work(options, handlers)
 
 
-def _work(options: argparse.Namespace) -> int:
+def handlers_of(options: argparse.Namespace) -> Handlers:
+    """What runs the jobs: the modules' handlers, a command, or a URL. Raises `AtlasError`."""
+    given = [
+        word
+        for word, value in (
+            ("modules", options.modules), ("--exec", options.command), ("--http", options.http),
+        )
+        if value
+    ]  # fmt: skip
+    if len(given) != 1:
+        raise _wrong(
+            f"{' and '.join(given)} are given: one is enough" if given else "nothing to run jobs",
+            "atlas-worker MODULE …, or --exec COMMAND, or --http URL",
+        )
+    if options.modules:
+        return _imported(options.modules)
+    if not options.queue:
+        raise _wrong(f"{given[0]} does not say of which jobs", "add --queue NAME")
+    # Each costs memory (TLS, subprocesses) that workers of the other ways need not have.
+    if options.http:
+        from atlasd.worker.push import Push
+
+        return EveryKind(Push(options.http, result=options.result))
+    try:
+        words = shlex.split(options.command)
+    except ValueError as error:
+        raise _wrong(f"--exec: {str(error).lower()}", "quote it as a shell would") from None
+    if not words or shutil.which(words[0]) is None:
+        name = words[0] if words else ""
+        raise _wrong(f"--exec: there is no program {name!r}", "no shell runs; give its path")
+    from atlasd.worker.command import Command
+
+    return EveryKind(Command(words, result=options.result))
+
+
+def _imported(modules: Sequence[str]) -> Handlers:
+    sys.path.insert(0, str(Path.cwd()))
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise _wrong(
+                f"{module}: {error}", "start it where the module can be imported"
+            ) from None
+        except SyntaxError as error:
+            where = f"{error.filename}:{error.lineno}" if error.filename else module
+            raise _wrong(f"{where}: {error.msg}", "mend it, and start again") from None
+    if not HANDLERS:
+        raise _wrong(f"{', '.join(modules)}: no @job in there", "")
+    return HANDLERS
+
+
+def _wrong(message: str, hint: str) -> AtlasError:
+    return AtlasError("request.invalid", message, hint=hint)
+
+
+def _work(options: argparse.Namespace, handlers: Handlers) -> int:
     """Be one worker process; connects again when the engine comes back."""
     queues = options.queue or sorted(
-        {str(handler.options.get("queue", "default")) for handler in HANDLERS.values()}
+        {str(handler.options.get("queue", "default")) for handler in handlers.values()}
     )
     prefetch = options.prefetch or min(PREFETCH * options.concurrency + 8, PREFETCH_MOST)
     path = socket_path(options.root)
@@ -94,9 +166,9 @@ def _work(options: argparse.Namespace) -> int:
                 prefetch=prefetch,
             )
             pause = RECONNECT
-            runner = Runner(feed, HANDLERS, concurrency=options.concurrency, grace=options.grace)
+            runner = Runner(feed, handlers, concurrency=options.concurrency, grace=options.grace)
             on_signals(runner)
-            if any(handler.is_async for handler in HANDLERS.values()):
+            if any(handler.is_async for handler in handlers.values()):
                 asyncio.run(runner.work_async())
             else:
                 runner.work()
@@ -120,7 +192,7 @@ def identity() -> str:
     return f"{socket.gethostname()}/{boot}/{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def _parent(options: argparse.Namespace) -> int:
+def _parent(options: argparse.Namespace, handlers: Handlers) -> int:
     """Start the processes, start again what ends by itself, and end them all when told to."""
     children: set[int] = set()
     ending = False
@@ -130,7 +202,7 @@ def _parent(options: argparse.Namespace) -> int:
         if child == 0:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os._exit(_work(options))
+            os._exit(_work(options, handlers))
         children.add(child)
 
     def end(number: int, _frame: object) -> None:

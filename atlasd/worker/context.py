@@ -8,23 +8,33 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from atlasd.worker.errors import LeaseLost
 from atlasd.worker.feed import Job
 
+_stopping = threading.Lock()
+"""Held while a job is made to stop, so that what stops it isn't taken away meanwhile."""
 _current: contextvars.ContextVar["Context"] = contextvars.ContextVar("atlasd_job")
 
 
 class Context:
     """The job that runs, for its handler: `context()` gives it anywhere below the handler."""
 
+    # What few jobs change stands in the class: a short job is made in no time.
+    lost = False
+    """Whether the lease is lost: somebody else may run the job by now."""
+    cancelled = False
+    """Whether somebody wants the job cancelled."""
+    stopped_by: BaseException | None = None
+    """Why it is to stop; None while it isn't."""
+    give_back = False
+    """Whether the job goes back, once it has stopped, without an attempt."""
+    stops_itself = False
+    """Whether the handler has said how it is stopped: no exception is raised in it."""
+    _stop: Callable[[], object] | None = None
+    _waiting: threading.Event | None = None
+
     def __init__(self, job: Job, report: Callable[[int, str], object]) -> None:
         self._job = job
         self._report = report
-        self._waiting: threading.Event | None = None
-        self.lost = False
-        """Whether the lease is lost: somebody else may run the job by now."""
-        self.cancelled = False
-        """Whether somebody wants the job cancelled."""
         self.last_progress = time.monotonic()
 
     @property
@@ -51,6 +61,26 @@ class Context:
     def queue(self) -> str:
         """The queue that it came from."""
         return self._job.queue
+
+    @property
+    def kind(self) -> str:
+        """The kind of the job."""
+        return self._job.kind
+
+    @property
+    def target(self) -> str:
+        """What its circuit breaker belongs to; empty: it has none."""
+        return self._job.target
+
+    @property
+    def fair_key(self) -> str:
+        """Whose share of the queue it takes; empty: nobody's."""
+        return self._job.fair_key
+
+    @property
+    def payload(self) -> str:
+        """The arguments, as JSON text."""
+        return json.dumps(self._job.args, ensure_ascii=False)
 
     @property
     def run_at(self) -> datetime:
@@ -84,22 +114,37 @@ class Context:
         self._report(self._job.id, json.dumps(report))
 
     def check(self) -> None:
-        """Raise `LeaseLost` when the job is no longer this worker's, or is to be cancelled."""
-        if self.lost or self.cancelled:
-            raise LeaseLost(f"job {self.id} is to stop")
+        """Raise when the job is to stop: `LeaseLost`, or `JobTimeout` when it has run too long."""
+        if self.stopped_by is not None:
+            raise self.stopped_by
 
     def wait(self, seconds: float) -> bool:
         """Sleep; true when the job is to stop."""
         # Made by the few that wait: an event costs more than all the rest of a short job.
         waiting = self._waiting = self._waiting or threading.Event()
-        return self.lost or self.cancelled or waiting.wait(seconds)
+        return self.stopped_by is not None or waiting.wait(seconds)
 
-    def stop(self, *, lost: bool) -> None:
-        """Have the handler stop; called by the worker."""
-        self.lost |= lost
-        self.cancelled |= not lost
-        if self._waiting is not None:
-            self._waiting.set()
+    def on_stop(self, stop: Callable[[], object] | None) -> None:
+        """Have this called, in another thread, when the job is to stop; None: no longer.
+
+        For a handler that waits for something outside, which no exception would reach.
+        """
+        with _stopping:
+            self.stops_itself |= stop is not None
+            self._stop = stop
+            if stop is not None and self.stopped_by is not None:
+                stop()
+
+    def stop(self, error: BaseException, *, lost: bool, cancelled: bool = False) -> None:
+        """Have the handler stop for this reason; called by the worker."""
+        with _stopping:
+            self.lost |= lost
+            self.cancelled |= cancelled
+            self.stopped_by = self.stopped_by or error
+            if self._waiting is not None:
+                self._waiting.set()
+            if self._stop is not None:
+                self._stop()
 
 
 def context() -> Context:

@@ -1,7 +1,14 @@
 """What a handler raises to say what becomes of its job."""
 
 
-class Retry(Exception):  # noqa: N818  it reads as what the handler wants
+class Outcome(Exception):  # noqa: N818  what all of them are
+    """A handler's word on its job."""
+
+    kind = ""
+    """What failures are grouped by; empty: the name of the class."""
+
+
+class Retry(Outcome):
     """Try again later, as for any other exception; `after` seconds at the earliest."""
 
     def __init__(self, message: str = "", *, after: float = 0.0) -> None:
@@ -9,11 +16,11 @@ class Retry(Exception):  # noqa: N818  it reads as what the handler wants
         self.after = after
 
 
-class Discard(Exception):  # noqa: N818
+class Discard(Outcome):
     """It is not worth another try, and nobody needs to know: the job is cancelled."""
 
 
-class Bury(Exception):  # noqa: N818
+class Bury(Outcome):
     """No further try would help, a person has to look: the job is dead at once."""
 
 

@@ -1,5 +1,6 @@
 """Running one job: the handler is called, and what it raises becomes what is said of the job."""
 
+import asyncio
 import json
 import time
 import traceback
@@ -12,6 +13,7 @@ from atlasd.worker.errors import (
     Discard,
     JobTimeout,
     LeaseLost,
+    Outcome,
     Retry,
     Snooze,
     TargetFailed,
@@ -71,7 +73,11 @@ def unknown(kind: str, handlers: Mapping[str, Handler[..., Any]]) -> Exception:
 
 def settle(feed: Feed, job: Job, context: Context, error: BaseException, took: int) -> None:
     """Tell the feed what an exception means for the job."""
-    if context.lost:
+    if isinstance(error, asyncio.CancelledError) and context.stopped_by is not None:
+        error = context.stopped_by
+    if context.give_back:
+        feed.released(job)  # the attempt isn't counted
+    elif context.lost:
         feed.forget(job)  # nothing that is said of it counts any more
     elif isinstance(error, Snooze):
         feed.released(job, max(1, round(error.seconds * 1000)))
@@ -91,6 +97,8 @@ def _verdict(error: BaseException) -> str:
 
 def _body(error: BaseException, verdict: str, took: int) -> dict[str, Any]:
     kind = "timeout" if isinstance(error, JobTimeout) else type(error).__name__
+    if isinstance(error, Outcome) and error.kind:
+        kind = error.kind
     body: dict[str, Any] = {
         "error": kind,
         "message": _said(error),

@@ -64,6 +64,7 @@ class Feed:
         self._asked: Pending | None = None
         self._wanted = 0
         self._fetching = False
+        self._heard: Callable[[], object] | None = None
         self._finished: list[tuple[Any, ...]] = []
         self._failed: list[dict[str, Any]] = []
         self._released: list[tuple[int, int, int]] = []
@@ -122,12 +123,28 @@ class Feed:
             with lock:
                 self._arrived(answer)
 
-    def take_ready(self) -> Job | None:
-        """The next job if one is at hand; None otherwise, and while draining."""
-        with self._lock:
-            if self.draining or not self._ready:
-                return None
-        return self.take()
+    def poll(self, heard: Callable[[], object]) -> Job | None:
+        """The next job if one is at hand; else `heard` is called, in some thread, when to look.
+
+        For one event loop, which reads the connection itself; None also while draining.
+        """
+        while True:
+            with self._lock:
+                self._heard = heard
+                if self.draining:
+                    return None
+                if not self._ready:
+                    if self._asked is None:
+                        self._ask(wait=WAIT)
+                    asked = self._asked
+                    assert asked is not None
+                    asked.heard = heard
+                    if not asked.done:
+                        return None
+                    self._asked = None
+                    self._arrived(asked.result())
+                    continue
+            return self.take()
 
     def _arrived(self, answer: dict[str, Any]) -> None:
         held, ready = self.held, self._ready
@@ -204,6 +221,8 @@ class Feed:
             # Whoever waits for a claim's answer has it at once.
             self.connection.send("drain", {})
             self._lock.notify_all()
+        if self._heard is not None:
+            self._heard()
 
     def _give_back(self) -> None:
         """Release what was fetched and not begun; also what a claim brings after the drain."""

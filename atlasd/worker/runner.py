@@ -116,19 +116,31 @@ class Runner:
         heart.start()
         loop = asyncio.get_running_loop()
         free = asyncio.Semaphore(self._concurrency)
+        feed, connection = self._feed, self._feed.connection
+        heard = asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(heard.set)
+
+        # What the heartbeat's thread reads is handed out there, and wakes the loop like all else.
+        loop.add_reader(connection.fileno(), connection.read_ready)
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await free.acquire()
-                    job = self._feed.take_ready()
-                    if job is None:
-                        job = await loop.run_in_executor(None, self._feed.take)
+                    while (job := feed.poll(wake)) is None and not feed.draining:
+                        await heard.wait()
+                        heard.clear()
                     if job is None:
                         break
                     group.create_task(self._in_loop(job, free))
-            await loop.run_in_executor(None, self._feed.settle)
+            loop.remove_reader(connection.fileno())
+            await loop.run_in_executor(None, feed.settle)
         finally:
             self._over.set()
+            if connection.closed is None:
+                loop.remove_reader(connection.fileno())
 
     async def _in_loop(self, job: Job, free: asyncio.Semaphore) -> None:
         context = Context(job, self._report)
@@ -153,11 +165,15 @@ class Runner:
             self._drain_by = time.monotonic() + self._grace
             threading.Thread(target=self._feed.drain, name="drain", daemon=True).start()
 
-    def _stop(self, running: Running, error: BaseException, *, lost: bool) -> None:
+    def _stop(
+        self, running: Running, error: BaseException, *, lost: bool, cancelled: bool = False
+    ) -> None:
         if running.stop_with is not None:
             return
         running.stop_with = error
-        running.context.stop(lost=lost)
+        running.context.stop(error, lost=lost, cancelled=cancelled)
+        if running.context.stops_itself:
+            return
         if running.task is not None:
             running.task.get_loop().call_soon_threadsafe(running.task.cancel)
         elif running.thread is not None:
@@ -204,7 +220,7 @@ class Runner:
         for job in answer["cancel"]:
             running = self._running.get(job)
             if running is not None:
-                self._stop(running, LeaseLost("it was cancelled"), lost=False)
+                self._stop(running, LeaseLost("it was cancelled"), lost=False, cancelled=True)
         if answer.get("command") == "drain":
             self.drain()
 
@@ -214,10 +230,17 @@ class Runner:
         elif running.stall_after and now - running.context.last_progress > running.stall_after:
             self._stop(running, JobTimeout("it reported no progress"), lost=False)
         elif self._drain_by and now >= self._drain_by:
-            # The attempt isn't counted: the job goes back before its handler hears of it.
+            error = LeaseLost("the worker ends")
+            if running.context.stops_itself:
+                # It is sure to end, and the job goes back when it has.
+                running.context.give_back = True
+                self._stop(running, error, lost=False)
+                return
+            # The attempt isn't counted: the job goes back before its handler hears of it, as
+            # nothing can make a handler end that doesn't want to.
             running.context.lost = True
             self._feed.released(running.job)
-            self._stop(running, LeaseLost("the worker ends"), lost=True)
+            self._stop(running, error, lost=True)
 
 
 def on_signals(runner: Runner) -> None:

@@ -9,6 +9,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from atlasd.errors import AtlasError
@@ -20,12 +21,14 @@ _CHUNK = 1 << 18
 class Pending:
     """An answer that has not come yet."""
 
-    __slots__ = ("answer", "done", "error")
+    __slots__ = ("answer", "done", "error", "heard")
 
     def __init__(self) -> None:
         self.done = False
         self.answer: dict[str, Any] = {}
         self.error: AtlasError | None = None
+        self.heard: Callable[[], object] | None = None
+        """Called once it is done, by whoever reads; set it first, then look whether it is."""
 
     def result(self) -> dict[str, Any]:
         """The answer; raises the `AtlasError` that came in its place."""
@@ -82,14 +85,23 @@ class Connection:
                 if readable:
                     self._read_if_nobody_does()
 
-    def _read_if_nobody_does(self) -> None:
+    def fileno(self) -> int:
+        """The descriptor, for an event loop that calls `read_ready` when there is something."""
+        return self._socket.fileno()
+
+    def read_ready(self) -> None:
+        """Read what is there and hand it out, unless another thread is at it; never waits."""
+        self._read_if_nobody_does(wait=0.0)
+
+    def _read_if_nobody_does(self, *, wait: float = 0.01) -> None:
         with self._state:
             if self._reading:
-                self._state.wait(0.01)
+                if wait:
+                    self._state.wait(wait)
                 return
             self._reading = True
         try:
-            self._read(None)
+            self._read(0.0)
         finally:
             with self._state:
                 self._reading = False
@@ -131,18 +143,19 @@ class Connection:
 
     def _read(self, deadline: float | None) -> None:
         """Read once, and hand out what came."""
-        if deadline is not None:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.0001))
         try:
-            data = self._socket.recv(_CHUNK)
-        except (TimeoutError, BlockingIOError):
+            if deadline is None:
+                data = self._socket.recv(_CHUNK)
+            else:
+                # No time-out of the socket itself: another thread's send would have it too.
+                left = max(deadline - time.monotonic(), 0.0)
+                select.select([self._socket], [], [], left)
+                data = self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+        except BlockingIOError:
             return
-        except OSError as error:
-            self._end(error.strerror or str(error))
+        except (OSError, ValueError) as error:  # ValueError: it was closed here
+            self._end(getattr(error, "strerror", "") or str(error))
             return
-        finally:
-            if deadline is not None:
-                self._socket.settimeout(None)
         if not data:
             self._end("it has closed the connection")
             return
@@ -161,6 +174,8 @@ class Connection:
         else:
             pending.answer = body
         pending.done = True
+        if pending.heard is not None:
+            pending.heard()
 
     def _end(self, why: str) -> AtlasError:
         error = self.closed = self.closed or _unreachable(self._path, why)
@@ -168,6 +183,8 @@ class Connection:
         for pending in waiting.values():
             pending.error = error
             pending.done = True
+            if pending.heard is not None:
+                pending.heard()
         self._socket.close()
         return error
 

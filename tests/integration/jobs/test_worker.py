@@ -23,10 +23,10 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 def start(engine: Served, folder: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*words: str) -> "subprocess.Popen[bytes]":
+    def begin(*words: str, module: str = "shop_jobs") -> "subprocess.Popen[bytes]":
         with (folder / "worker.out").open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "atlasd.worker", "shop_jobs", *words],
+                [sys.executable, "-m", "atlasd.worker", module, *words],
                 cwd=HERE,
                 env={
                     **os.environ, "ATLASD_JOBS": engine.path, "SHOP_OUT": str(folder / "out"),
@@ -196,3 +196,42 @@ def test_modules_that_are_not_there_or_have_no_jobs(folder: Path) -> None:
         assert done.returncode == 2
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_coroutines_run_together_in_one_loop(engine: Served, client: Client, start: Start) -> None:
+    start("--concurrency", "20", module="shop_async")
+    # The first finds the worker waiting; what comes later wakes it each time.
+    for count, wait in ((1, 0.0), (40, 0.2)):
+        client.enqueue_many("async.together", ({"wait": wait} for _ in range(count)))
+        until(lambda: not engine.rows(JobState.AVAILABLE, JobState.RUNNING), "the jobs")
+    client.enqueue("async.plain", {"word": "ab"})
+    finished(engine, 42)
+    results = [row.result for row in engine.rows()]
+    assert results[-1] == '"abab"'
+    assert max(int(result) for result in results[:-1]) == 20
+
+
+def test_a_coroutine_is_stopped_by_its_time_out_and_given_back_at_the_end(
+    engine: Served, client: Client, start: Start, folder: Path
+) -> None:
+    client.enqueue("async.hang", timeout=0.2, max_attempts=1)
+    worker = start("--grace", "0.2", module="shop_async")
+    until(lambda: engine.rows(JobState.DEAD), "the job to be dead")
+    (row,) = engine.rows(JobState.DEAD)
+    assert '"error":"timeout"' in row.errors
+    client.enqueue("async.hang")
+    until(lambda: len(noted(folder)) == 2, "the other to begin")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+    (row,) = [row for row in engine.rows() if row.state is not JobState.DEAD]
+    assert (row.state, row.attempt, row.lost_count) == (JobState.AVAILABLE, 0, 0)
+
+
+def test_an_idle_worker_of_coroutines_ends_at_once(
+    engine: Served, client: Client, start: Start
+) -> None:
+    client.enqueue("async.plain", {"word": "ab"})
+    worker = start(module="shop_async")
+    finished(engine, 1)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
