@@ -386,7 +386,7 @@ class QueueCount(NamedTuple):
     state: JobState
     jobs: int
     oldest: int
-    """`run_at` of the oldest that is available; else the least `created_at`."""
+    """`run_at` of the first in line where they are available, the oldest of all lanes; else 0."""
 
 
 class DeadGroup(NamedTuple):
@@ -496,7 +496,7 @@ class QueueStore(Protocol):
         """Have the claims of a worker answered now that wait, or are about to."""
 
     def extend(self, worker: str, held: Sequence[Held], lease: int) -> Awaitable[Extended]:
-        """Prolong leases by `lease` milliseconds from now."""
+        """Prolong leases by `lease` milliseconds from now; they are this worker's from then on."""
 
     def lose(self, worker: str, ids: Sequence[int], *, why: str) -> Awaitable[int]:
         """Take these jobs from a worker that is gone, by `Rules.lost`; how many it still held."""

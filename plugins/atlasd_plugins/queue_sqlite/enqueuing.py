@@ -126,7 +126,7 @@ class Enqueuing:
         found = turn.connection.execute(sql.BY_UNIQUE, (job.unique_key,)).fetchone()
         if found is None:
             return None
-        number, word, lane_id, until, _ = found
+        number, word, lane_id, until, spec = found
         if 0 < until <= turn.now:
             turn.write().execute(sql.FREE_UNIQUE, (number,))
             return None
@@ -138,9 +138,9 @@ class Enqueuing:
             turn.write().execute(sql.REPLACE_ARGS, (job.args, job.options, number))
             return Enqueued(number, other, "replaced")
         if job.on_conflict == "move_run_at" and waits:
-            rank = rules.rank(job.queue, job.priority, run_at)
-            turn.write().execute(sql.MOVE_RUN_AT, (state.value, run_at, rank, number))
             lane = turn.board.lanes[lane_id]
+            rank = rules.rank(lane.queue, turn.board.specs[spec].priority, run_at)
+            turn.write().execute(sql.MOVE_RUN_AT, (state.value, run_at, rank, number))
             turn.board.move(lane, other, state, head=rank)
             return Enqueued(number, state, "moved")
         return Enqueued(number, other, "existing")

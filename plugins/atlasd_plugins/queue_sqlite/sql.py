@@ -184,7 +184,7 @@ UPDATE jobs SET state = 'cancelled', finalized_at = ?,
     unique_key = CASE WHEN unique_until > 0 THEN unique_key END
 WHERE id IN (SELECT value FROM json_each(?))
 """
-BY_UNIQUE = "SELECT id, state, lane, unique_until, run_at FROM jobs WHERE unique_key = ?"
+BY_UNIQUE = "SELECT id, state, lane, unique_until, spec FROM jobs WHERE unique_key = ?"
 FREE_UNIQUE = "UPDATE jobs SET unique_key = NULL WHERE id = ?"
 REPLACE_ARGS = "UPDATE payloads SET args = ?, options = ? WHERE id = ?"
 MOVE_RUN_AT = "UPDATE jobs SET state = ?, run_at = ?, rank_at = ? WHERE id = ?"
