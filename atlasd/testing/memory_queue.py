@@ -19,6 +19,7 @@ from atlasd.contracts.queue import (
     ClaimAsk,
     Claimed,
     DeadGroup,
+    Distribution,
     Enqueued,
     Extended,
     Failure,
@@ -34,13 +35,16 @@ from atlasd.contracts.queue import (
     QueueStoreType,
     Row,
     Rules,
+    ScheduleRow,
     Settlement,
+    Slot,
     SlotClaim,
     Transition,
     Turns,
 )
 from atlasd.contracts.settings import NoSettings
 from atlasd.errors import AtlasError
+from atlasd.testing.memory_schedules import Ledger
 
 DAY = 86_400_000
 WAITING = frozenset({JobState.SCHEDULED, JobState.AVAILABLE})
@@ -66,7 +70,7 @@ class Kept:
     breakers: dict[str, BreakerRow] = field(default_factory=dict)
     answers: dict[str, tuple[int, Sequence[Enqueued]]] = field(default_factory=dict)
     """When an idempotency key was used, and what the answer was."""
-    slots: dict[str, set[int]] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
     paused: frozenset[str] = frozenset()
     turns: Turns = field(default_factory=Turns)
     last_id: int = 0
@@ -466,10 +470,35 @@ class MemoryQueue:
                     rank_at=self._rules.rank(row.queue, row.priority, now), attempt=0,
                     lost_count=0, expires_at=0, result="", progress="",
                     requeued_from=row.state.value, args=args or row.args,
+                    unique_key=row.unique_key if row.unique_until > 0 else "",
                 )
             )  # fmt: skip
         self._serve()
         return [row.id for row in rows]
+
+    async def edit(self, id: int, *, args: str) -> bool:
+        """See `QueueStore`."""
+        row = self.kept.rows.get(id)
+        if row is None or row.state is not JobState.DEAD:
+            return False
+        self._put(row._replace(args=args))
+        return True
+
+    async def restore(self, rows: Sequence[Row]) -> Sequence[int]:
+        """See `QueueStore`."""
+        return [self._restore(row) for row in rows]
+
+    def _restore(self, row: Row) -> int:
+        at, known = self.kept.answers.get(row.unique_key, (0, ()))
+        again = bool(known) and self._now() - at < DAY
+        if row.unique_key and (again or self._owner(row.unique_key) is not None):
+            return 0
+        self.kept.last_id += 1
+        self.kept.rows[self.kept.last_id] = row._replace(id=self.kept.last_id)
+        if row.unique_key:
+            made = Enqueued(self.kept.last_id, row.state, "existing")
+            self.kept.answers[row.unique_key] = (self._now(), [made])
+        return self.kept.last_id
 
     async def purge(self, which: Filter, *, limit: int) -> int:
         """See `QueueStore`."""
@@ -504,17 +533,28 @@ class MemoryQueue:
 
     async def fire(self, claims: Sequence[SlotClaim]) -> Sequence[int]:
         """See `QueueStore`."""
-        fired = []
-        for claim in claims:
-            taken = self.kept.slots.setdefault(claim.schedule, set())
-            fired.append(0 if claim.slot in taken else self._add(claim.job).id)
-            taken.add(claim.slot)
+        fired = [self.kept.ledger.fire(claim, lambda job: self._add(job).id) for claim in claims]
         self._serve()
         return fired
 
-    async def slots(self) -> Mapping[str, int]:
+    async def schedules(self) -> Sequence[ScheduleRow]:
         """See `QueueStore`."""
-        return {schedule: max(slots) for schedule, slots in self.kept.slots.items()}
+        return self.kept.ledger.all()
+
+    async def keep_schedules(
+        self, digests: Mapping[str, str], *, gone: Sequence[str] = ()
+    ) -> Sequence[ScheduleRow]:
+        """See `QueueStore`."""
+        self.kept.ledger.keep(digests, gone, self._now())
+        return self.kept.ledger.all()
+
+    async def pause_schedule(self, schedule: str, *, paused: bool) -> None:
+        """See `QueueStore`."""
+        self.kept.ledger.pause(schedule, self._now(), paused=paused)
+
+    async def slots(self, schedule: str, limit: int) -> Sequence[Slot]:
+        """See `QueueStore`."""
+        return self.kept.ledger.last(schedule, limit)
 
     # --- looking
 
@@ -525,6 +565,19 @@ class MemoryQueue:
     async def select(self, which: Filter, limit: int) -> Sequence[Row]:
         """See `QueueStore`."""
         return self._those(which)[:limit]
+
+    async def ahead(self, id: int, limit: int) -> int:
+        """See `QueueStore`."""
+        mine = self.kept.rows.get(id)
+        if mine is None:
+            return 0
+        before = [
+            row
+            for row in self._those(Filter(queue=mine.queue), {JobState.AVAILABLE})
+            if (row.fair_key, row.target) == (mine.fair_key, mine.target)
+            and (row.rank_at, row.id) < (mine.rank_at, mine.id)
+        ]
+        return min(len(before), limit)
 
     async def count(self) -> Sequence[QueueCount]:
         """See `QueueStore`."""
@@ -553,7 +606,7 @@ class MemoryQueue:
             found.append(DeadGroup(*key, _said(rows[-1]), len(rows), min(ends), max(ends)))
         return sorted(found, key=lambda one: (-one.jobs, one.fingerprint))[:limit]
 
-    def numbers(self) -> Mapping[str, float]:
+    def numbers(self) -> Mapping[str, float | Distribution]:
         """See `QueueStore`."""
         return {}
 
@@ -574,6 +627,7 @@ def _fits(row: Row, which: Filter) -> bool:
         and which.fair_key in ("", row.fair_key)
         and which.target in ("", row.target)
         and which.fingerprint in ("", row.fingerprint)
+        and (not which.finalized_since or row.finalized_at >= which.finalized_since)
         and (not which.finalized_before or 0 < row.finalized_at < which.finalized_before)
         and (not which.tag or which.tag in json.loads(row.options or "{}").get("tags", ()))
     )

@@ -77,6 +77,8 @@ class Operating:
         end = rows[1].finalized_at
         assert [row.id for row in await bench.rows(finalized_before=end)] == [first]
         assert [row.id for row in await bench.rows(finalized_before=end + 1)] == [first, second]
+        assert [row.id for row in await bench.rows(finalized_since=end)] == [second]
+        assert [row.id for row in await bench.rows(finalized_since=end + 1)] == []
 
     async def test_a_list_comes_page_by_page(self, bench: Bench) -> None:
         """By id, without a gap or a repetition."""
@@ -176,6 +178,41 @@ class Operating:
         found = [list(await bench.store.requeue(Filter(), limit=2)) for _ in range(2)]
         assert found == [ended[:2], ended[2:]]
 
+    # --- dead letters from hand to hand
+
+    async def test_a_dead_job_can_be_edited(self, bench: Bench) -> None:
+        """It stays dead; no other job can be."""
+        dead, waits = await bench.put(a_job(), a_job())
+        await bench.fail(await bench.one(limit=1), "bury")
+        before, other = await bench.row(dead), await bench.row(waits)
+        assert await bench.store.edit(dead, args='{"to":"x"}')
+        assert not await bench.store.edit(waits, args='{"to":"x"}')
+        assert not await bench.store.edit(1 << 40, args="{}")
+        assert await bench.row(dead) == before._replace(args='{"to":"x"}')
+        assert await bench.row(waits) == other
+
+    async def test_what_is_restored_is_as_it_was_under_a_new_id(self, bench: Bench) -> None:
+        """The same import a second time takes nothing in."""
+        (number,) = await bench.put(fair_key="acme", target="bank", options='{"tags":["a"]}')
+        await bench.fail(await bench.one(), "bury")
+        row = await bench.row(number)
+        again, other = row._replace(unique_key="import:1"), row._replace(queue="other")
+        made, strange = await bench.store.restore([again, other])
+        assert len({number, made, strange}) == 3
+        assert await bench.row(made) == again._replace(id=made)
+        assert await bench.row(strange) == other._replace(id=strange)
+        assert list(await bench.store.restore([again])) == [0]
+        assert list(await bench.store.requeue(Filter(ids=(made,)), limit=1)) == [made]
+        assert list(await bench.store.restore([again])) == [0], "though it has left the dead"
+        job = await bench.one()
+        assert (job.id, job.token) == (made, row.token + 1)
+        await bench.advance(86_400_001)
+        (third,) = await bench.store.restore([again])
+        assert third > strange
+        found = {(one.queue, one.state): one.jobs for one in await bench.store.count()}
+        assert (found["q", JobState.DEAD], found["other", JobState.DEAD]) == (2, 1)
+        await bench.store.purge(Filter(), limit=99)
+
     # --- purge
 
     async def test_whatever_does_not_run_can_be_deleted(self, bench: Bench) -> None:
@@ -196,6 +233,14 @@ class Operating:
         assert await bench.numbers() == {JobState.AVAILABLE: 3, JobState.RUNNING: 2}
 
     # --- counts
+
+    async def test_it_says_how_many_are_ahead(self, bench: Bench) -> None:
+        """In the same lane, by rank."""
+        numbers = await bench.put(*(a_job(priority=one) for one in (5, 1, 9, 5)), a_job(target="t"))
+        ahead = [await bench.store.ahead(number, 99) for number in numbers]
+        assert ahead == [1, 0, 3, 2, 0]
+        assert await bench.store.ahead(numbers[2], 2) == 2
+        assert await bench.store.ahead(1 << 40, 2) == 0
 
     async def test_jobs_are_counted_by_queue_and_state(self, bench: Bench) -> None:
         """And how long the first in line of each queue has been waiting."""
