@@ -421,7 +421,11 @@ class Rules(Protocol):
         """How a queue is worked."""
 
     def rank(self, queue: str, priority: int, run_at: int) -> int:
-        """`rank_at`, by which the jobs of a lane are ordered."""
+        """`rank_at`, by which the jobs of a lane are ordered.
+
+        It is `run_at` and what depends on the queue and the priority alone, so that a store may
+        add that to a moment of its own clock.
+        """
 
     def pick(
         self,
@@ -462,8 +466,9 @@ class Rules(Protocol):
 class QueueStore(Protocol):
     """A store that has been opened. Every answer is durable when it comes.
 
-    Raises `AtlasError` `job.store` when the store cannot be used now: nothing was done then. What
-    is awaited may be a future rather than a coroutine: then the hot path needs no task for it.
+    Raises `AtlasError` `job.store` when the store cannot be used now: nothing was done then; and
+    `job.unsure` when a connection broke at a moment that leaves it open whether it was. What is
+    awaited may be a future rather than a coroutine: then the hot path needs no task for it.
     """
 
     @property
