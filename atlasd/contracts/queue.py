@@ -593,7 +593,7 @@ class QueueStore(Protocol):
         """What became of its last slots, the latest first; some hundred are remembered."""
 
     def numbers(self) -> Mapping[str, "float | Distribution"]:
-        """Counters and histograms of its own, by metric name; a counter ends in `_total`."""
+        """What it measures itself, by metric name; a counter ends in `_total`, others are gauges."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -121,8 +121,10 @@ def _of_store(numbers: Mapping[str, float | Distribution]) -> list[Metric | Hist
         if isinstance(value, Distribution):
             buckets = Buckets(bounds=value.bounds, counts=value.counts, sum=value.sum)
             found.append(Histogram(name=name, help=value.help, samples=(buckets,)))
-        else:
+        elif name.endswith("_total"):
             found.append(_counter(name, "A counter of the queue's store.", [Sample(value=value)]))
+        else:
+            found.append(_metric(name, "A gauge of the queue's store.", [Sample(value=value)]))
     return found
 
 

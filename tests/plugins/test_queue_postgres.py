@@ -141,9 +141,9 @@ async def test_a_job_goes_its_way(queue: PostgresQueue) -> None:
 
 async def test_requests_that_wait_together_share_a_commit(queue: PostgresQueue) -> None:
     await queue.enqueue([mail()])
-    before = queue.commits
+    before = queue.tally.commits
     await asyncio.gather(*(queue.enqueue([mail()]) for _ in range(64)))
-    assert queue.commits == before + 1
+    assert queue.tally.commits == before + 1
 
 
 async def test_an_idle_worker_is_given_a_job_by_the_commit_that_makes_it(
@@ -393,7 +393,9 @@ async def test_a_slot_fires_once_over_all_hosts(opened: Opener) -> None:
     for mine, theirs in zip(*fired, strict=True):
         assert sorted((bool(mine), bool(theirs))) == [False, True]
     assert len(await hosts[0].select(Filter(), 10)) == 3
-    assert await hosts[1].slots() == {"nightly": 3000}
+    assert [slot.slot for slot in await hosts[1].slots("nightly", 10)] == [3000, 2000, 1000]
+    (row,) = await hosts[1].schedules()
+    assert (row.schedule, row.slot) == ("nightly", 3000)
 
 
 async def test_a_job_wakes_a_worker_of_another_host(opened: Opener) -> None:

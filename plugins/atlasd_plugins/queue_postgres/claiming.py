@@ -181,9 +181,8 @@ class Claiming:
             breaker = self._breakers.now.get(lane.target) if lane.target else None
             epoch = breaker.epoch if breaker is not None else 0
             self.takes.append(Take(number, lane, until))
-            todo.append(
-                (sql.CLAIM, (str(lane.id), str(pick.jobs), str(until), ask.worker, str(epoch)))
-            )
+            values = (lane.id, pick.jobs, until, ask.worker, epoch, now)
+            todo.append((sql.CLAIM, tuple(map(str, values))))
         return todo
 
     def claimed(self, answers: Sequence[Rows]) -> list[list[Claimed]]:

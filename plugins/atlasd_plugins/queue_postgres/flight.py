@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from atlasd.contracts.queue import (
@@ -77,6 +78,8 @@ class Landed:
     claimed: list[list[Claimed]] = field(default_factory=list)
     """Of each ask."""
     now: int = 0
+    seconds: float = 0.0
+    """That the commit took, with what was written and claimed in the same round trip."""
     wake: int = 0
     left: bool = False
     """Whether jobs are available that nobody here has claimed."""
@@ -136,7 +139,9 @@ class Flight:
             *self._settling.last(), *self._last, *self._enqueuing.rest(now),
             *self._breakers.last(),
         ]  # fmt: skip
+        began = perf_counter()
         done = await turn.commit(*before, *claims)
+        landed.seconds = perf_counter() - began
         landed.claimed = self._claiming.claimed(done[len(before) :])
         self._tell(landed)
         return landed

@@ -244,9 +244,12 @@ class Transaction:
         """Send rows in the text format of COPY."""
         if not self._begun:
             await self.ask()
-        async with self._link._watched(self._connection):  # noqa: SLF001
-            async with self._connection.cursor() as cursor, cursor.copy(text) as into:
-                await into.write(data)
+        async with (
+            self._link._watched(self._connection),  # noqa: SLF001
+            self._connection.cursor() as cursor,
+            cursor.copy(text) as into,
+        ):
+            await into.write(data)
 
     async def commit(self, *statements: Statement) -> list[Rows]:
         """The rows of the last statements; they and the commit share a round trip."""

@@ -88,9 +88,14 @@ CREATE TABLE breakers (
     successes integer NOT NULL DEFAULT 0, buckets text NOT NULL DEFAULT '{}',
     changed_at bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
+CREATE TABLE schedules (
+    schedule text PRIMARY KEY, digest text NOT NULL DEFAULT '', since bigint NOT NULL DEFAULT 0,
+    paused boolean NOT NULL DEFAULT false, slot bigint NOT NULL DEFAULT 0,
+    job bigint NOT NULL DEFAULT 0, held bigint NOT NULL DEFAULT 0
+);
 CREATE TABLE slots (
     schedule text NOT NULL, slot bigint NOT NULL, job bigint NOT NULL,
-    PRIMARY KEY (schedule, slot)
+    reason text NOT NULL DEFAULT '', PRIMARY KEY (schedule, slot)
 );
 CREATE TABLE rates (
     queue bigint NOT NULL, key text NOT NULL, value double precision NOT NULL,

@@ -34,6 +34,8 @@ def selecting(which: Filter, limit: int, *, lock: str = "") -> Statement:
     ):
         if value:
             clause(text, value)
+    if which.finalized_since:
+        clause("j.finalized_at >= {}::bigint", str(which.finalized_since))
     if which.finalized_before:
         clause("j.finalized_at < {}::bigint", str(which.finalized_before))
     if which.ids:

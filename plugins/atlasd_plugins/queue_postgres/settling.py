@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atlasd.contracts.queue import (
+    JOB_FINAL,
     BreakerRow,
     Failure,
     Finish,
@@ -21,7 +22,6 @@ from atlasd_plugins.queue_postgres.lanes import Lanes
 from atlasd_plugins.queue_postgres.link import Rows, Statement, Transaction
 from atlasd_plugins.queue_postgres.query import row_of
 
-FINAL = (JobState.COMPLETED, JobState.CANCELLED, JobState.DEAD)
 Result = tuple[bool, int, int]
 """Of a call: whether it failed, milliseconds, epoch of its breaker at the claim."""
 
@@ -103,10 +103,14 @@ class Settling:
             if row.target and one.verdict == "target":
                 self.results.setdefault(row.target, []).append((True, one.took, epochs[row.id]))
             return
-        state = JobState.SCHEDULED if one.delay else JobState.AVAILABLE
-        run_at = now + one.delay if one.delay else row.run_at
-        to = Transition(state=state, run_at=run_at, attempt_back=True)
-        self._leaving.append(leaving(row, to, self._rules, now, keep_cancel=True))
+        if row.cancel_requested:
+            # Nobody runs it any longer, which is what was asked for.
+            to = Transition(state=JobState.CANCELLED, reason="user", attempt_back=True)
+        elif one.delay:
+            to = Transition(state=JobState.SCHEDULED, run_at=now + one.delay, attempt_back=True)
+        else:
+            to = Transition(state=JobState.AVAILABLE, attempt_back=True)
+        self._leaving.append(leaving(row, to, self._rules, now))
 
     def then(self) -> list[NewJob]:
         """The jobs that come after those that have finished."""
@@ -127,15 +131,13 @@ class Settling:
         return bool(self._leaving)
 
 
-def leaving(
-    row: Row, to: Transition, rules: Rules, now: int, *, keep_cancel: bool = False
-) -> list[Any]:
+def leaving(row: Row, to: Transition, rules: Rules, now: int) -> list[Any]:
     """What `sql.LEAVE` takes of a job that is held no longer."""
     run_at = to.run_at or row.run_at
     return [
         row.id, to.state.value, run_at, rules.rank(row.queue, row.priority, run_at),
-        now if to.state in FINAL else None, to.reason, to.errors or row.errors,
-        to.fingerprint or row.fingerprint, int(to.lost), int(to.attempt_back), keep_cancel,
+        now if to.state in JOB_FINAL else None, to.reason, to.errors or row.errors,
+        to.fingerprint or row.fingerprint, int(to.lost), int(to.attempt_back),
     ]  # fmt: skip
 
 

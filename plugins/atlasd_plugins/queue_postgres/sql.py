@@ -125,6 +125,7 @@ ON CONFLICT (queue, key) DO UPDATE SET value = excluded.value
 CLAIM = """
 WITH c AS MATERIALIZED (
     SELECT id FROM jobs WHERE state = 'available' AND lane = $1::bigint
+        AND (expires_at IS NULL OR expires_at > $6::bigint)
     ORDER BY rank_at, id LIMIT $2::bigint FOR UPDATE SKIP LOCKED)
 UPDATE jobs j SET state = 'running', token = token + 1, attempt = attempt + 1,
     lease_until = $3::bigint, worker = $4, epoch = $5::bigint,
@@ -139,7 +140,8 @@ RETURNING j.rank_at, j.id, j.token, j.attempt, j.kind, j.args, j.priority, j.run
 # A key whose scope is a window outlives the job; every other one is free with this statement.
 FINISH = """
 UPDATE jobs j SET state = 'completed', finalized_at = (SELECT now_ms()), worker = '',
-    lease_until = 0, cancel_requested = false, unique_key = CASE WHEN unique_until > 0 THEN unique_key END
+    lease_until = 0, cancel_requested = false,
+    unique_key = CASE WHEN unique_until > 0 THEN unique_key END
 FROM unnest($1::bigint[], $2::bigint[]) f (id, token)
 WHERE j.id = f.id AND j.token = f.token AND j.state = 'running'
 RETURNING j.id, j.lane, j.epoch
@@ -152,12 +154,11 @@ LEAVE = """
 UPDATE jobs j SET state = f.state, run_at = f.run_at, rank_at = f.rank_at,
     finalized_at = f.finalized_at, reason = f.reason, errors = f.errors,
     fingerprint = f.fingerprint, lost_count = lost_count + f.lost, attempt = attempt - f.back,
-    worker = '', lease_until = 0, cancel_requested = cancel_requested AND f.keep_cancel,
+    worker = '', lease_until = 0, cancel_requested = false,
     unique_key = CASE WHEN f.finalized_at IS NULL OR unique_until > 0 THEN unique_key END
 FROM (SELECT (r->>0)::bigint AS id, r->>1 AS state, (r->>2)::bigint AS run_at,
         (r->>3)::bigint AS rank_at, (r->>4)::bigint AS finalized_at, r->>5 AS reason,
-        r->>6 AS errors, r->>7 AS fingerprint, (r->>8)::integer AS lost, (r->>9)::integer AS back,
-        (r->>10)::boolean AS keep_cancel
+        r->>6 AS errors, r->>7 AS fingerprint, (r->>8)::integer AS lost, (r->>9)::integer AS back
     FROM json_array_elements($1::json) r) f
 WHERE j.id = f.id
 """
@@ -174,7 +175,7 @@ WHERE j.id = (r->>0)::bigint AND j.token = (r->>1)::bigint AND j.state = 'runnin
 """
 
 BREAKER = "target, state, epoch, open_until, trips, successes, buckets, changed_at"
-BREAKERS = f"SELECT {BREAKER} FROM breakers"
+BREAKERS = f"SELECT {BREAKER} FROM breakers"  # noqa: S608  its columns, from above
 BREAKERS_OF = BREAKERS + " WHERE target IN (SELECT json_array_elements_text($1::json))"
 ADD_BREAKERS = """
 INSERT INTO breakers (target) SELECT value FROM json_array_elements_text($1::json)
@@ -213,14 +214,16 @@ SELECT least(
         AND state IN ('scheduled', 'available')),
     (SELECT min(lease_until) FROM jobs WHERE state = 'running'))
 """
+# What has a key for a while yet is kept for as long.
 OLD = """
 SELECT id FROM jobs WHERE state = $1 AND finalized_at IS NOT NULL AND finalized_at <= $2::bigint
     AND NOT (unique_key IS NOT NULL AND unique_until > $3::bigint)
-ORDER BY finalized_at LIMIT $4::bigint FOR UPDATE SKIP LOCKED
+    AND lane >> 32 = ANY($4::bigint[])
+ORDER BY finalized_at LIMIT $5::bigint FOR UPDATE SKIP LOCKED
 """
-SURPLUS = """
-SELECT finalized_at FROM jobs WHERE state = $1 AND finalized_at IS NOT NULL
-ORDER BY finalized_at DESC OFFSET $2::bigint LIMIT 1
+QUEUES = "SELECT id, name FROM queues"
+FINAL_COUNTS = """
+SELECT state, lane >> 32, count(*) FROM jobs WHERE finalized_at IS NOT NULL GROUP BY 1, 2
 """
 DELETE = "DELETE FROM jobs WHERE id = ANY($1::bigint[])"
 FORGET_KEYS = """
@@ -261,7 +264,8 @@ ASK_CANCEL = "UPDATE jobs SET cancel_requested = true WHERE id = ANY($1::bigint[
 REQUEUE = """
 UPDATE jobs j SET state = 'available', finalized_at = NULL, reason = '', run_at = f.run_at,
     rank_at = f.rank_at, attempt = 0, lost_count = 0, expires_at = NULL, requeued_from = state,
-    result = '', unique_key = NULL, args = coalesce(f.args, j.args)
+    result = '', progress = '', cancel_requested = false,
+    unique_key = CASE WHEN unique_until > 0 THEN unique_key END, args = coalesce(f.args, j.args)
 FROM (SELECT (r->>0)::bigint AS id, (r->>1)::bigint AS run_at, (r->>2)::bigint AS rank_at,
     r->>3 AS args FROM json_array_elements($1::json) r) f
 WHERE j.id = f.id
@@ -284,12 +288,88 @@ INSERT INTO queues (name, paused) VALUES ($1, $2::boolean)
 ON CONFLICT (name) DO UPDATE SET paused = excluded.paused
 """
 PAUSED = "SELECT name FROM queues WHERE paused"
-TAKE_SLOT = """
-INSERT INTO slots (schedule, slot, job) VALUES ($1, $2::bigint, 0)
-ON CONFLICT (schedule, slot) DO NOTHING RETURNING 1
+KNOWN_KEYS = """
+SELECT unique_key FROM jobs WHERE unique_key IN (SELECT json_array_elements_text($1::json))
+UNION SELECT key FROM idempotency
+    WHERE key IN (SELECT json_array_elements_text($1::json)) AND created_at > $2::bigint
 """
-NAME_SLOT = "UPDATE slots SET job = $3::bigint WHERE schedule = $1 AND slot = $2::bigint"
-SLOTS = "SELECT schedule, max(slot) FROM slots GROUP BY schedule"
+RESTORE = """
+INSERT INTO jobs (id, lane, state, rank_at, run_at, created_at, attempt, max_attempts, priority,
+    token, lost_count, finalized_at, unique_key, unique_until, kind, args, options, reason,
+    fingerprint, requeued_from, errors, progress, result)
+SELECT (r->>0)::bigint, (r->>1)::bigint, r->>2, (r->>3)::bigint, (r->>4)::bigint, (r->>5)::bigint,
+    (r->>6)::integer, (r->>7)::integer, (r->>8)::smallint, (r->>9)::bigint, (r->>10)::integer,
+    (r->>11)::bigint, r->>12, (r->>13)::bigint, r->>14, r->>15, r->>16, r->>17, r->>18, r->>19,
+    r->>20, r->>21, r->>22
+FROM json_array_elements($1::json) r
+"""
+NOTE_KEYS = """
+INSERT INTO idempotency (key, answer, created_at)
+SELECT r->>0, r->>1, $2::bigint FROM json_array_elements($1::json) r
+ON CONFLICT (key) DO UPDATE SET answer = excluded.answer, created_at = excluded.created_at
+"""
+EDIT = "UPDATE jobs SET args = $2 WHERE id = $1::bigint AND state = 'dead' RETURNING 1"
+AHEAD = """
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs b JOIN jobs a ON a.lane = b.lane AND a.state = 'available'
+        AND (a.rank_at, a.id) < (b.rank_at, b.id)
+    WHERE b.id = $1::bigint LIMIT $2::bigint) c
+"""
+
+# --- schedules
+
+SCHEDULE_ROWS = """
+SELECT schedule, digest, since, paused, slot, job, held FROM schedules ORDER BY schedule
+"""
+KEEP_SCHEDULES = """
+INSERT INTO schedules (schedule, digest, since)
+SELECT r->>0, r->>1, now_ms() FROM json_array_elements($1::json) r
+ON CONFLICT (schedule) DO UPDATE SET digest = excluded.digest, since = excluded.since, held = 0
+WHERE schedules.digest <> excluded.digest
+"""
+FORGET_SCHEDULES = """
+DELETE FROM schedules WHERE schedule IN (SELECT json_array_elements_text($1::json))
+"""
+FORGET_SLOTS_OF = """
+DELETE FROM slots WHERE schedule IN (SELECT json_array_elements_text($1::json))
+"""
+# A schedule that begins again owes nothing for the time of its pause.
+PAUSE_SCHEDULE = """
+INSERT INTO schedules (schedule, paused, since) VALUES ($1, $2::boolean, now_ms())
+ON CONFLICT (schedule) DO UPDATE SET
+    since = CASE WHEN schedules.paused AND NOT excluded.paused THEN excluded.since
+        ELSE schedules.since END,
+    held = CASE WHEN excluded.paused THEN 0 ELSE schedules.held END, paused = excluded.paused
+"""
+# Who claims a slot waits here for whoever claims another of the same schedule.
+ADD_SCHEDULES = """
+INSERT INTO schedules (schedule) SELECT json_array_elements_text($1::json)
+ON CONFLICT (schedule) DO NOTHING
+"""
+LOCK_SCHEDULES = """
+SELECT schedule, slot, held FROM schedules
+WHERE schedule IN (SELECT json_array_elements_text($1::json)) ORDER BY schedule FOR UPDATE
+"""
+NOTE_SLOT = """
+INSERT INTO slots (schedule, slot, job, reason) VALUES ($1, $2::bigint, $3::bigint, $4)
+ON CONFLICT (schedule, slot) DO UPDATE SET job = excluded.job, reason = excluded.reason
+"""
+NOTE_FIRING = """
+UPDATE schedules SET slot = greatest(slot, $2::bigint), held = $4::bigint,
+    job = CASE WHEN $3::bigint <> 0 THEN $3::bigint ELSE job END
+WHERE schedule = $1
+"""
+SLOTS = """
+SELECT schedule, slot, job, reason FROM slots WHERE schedule = $1
+ORDER BY slot DESC LIMIT $2::bigint
+"""
+FORGET_SLOTS = """
+DELETE FROM slots WHERE schedule = $1 AND slot < (
+    SELECT slot FROM slots WHERE schedule = $1 ORDER BY slot DESC OFFSET $2::bigint LIMIT 1)
+"""
+
+# --- the database itself
+
 HOLDS = """
 SELECT current_setting('synchronous_commit'), current_setting('fsync'),
     current_setting('full_page_writes'), current_setting('server_version')

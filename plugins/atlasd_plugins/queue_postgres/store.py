@@ -16,6 +16,7 @@ from atlasd.contracts.queue import (
     ClaimAsk,
     Claimed,
     DeadGroup,
+    Distribution,
     Enqueued,
     Extended,
     Filter,
@@ -27,11 +28,13 @@ from atlasd.contracts.queue import (
     Release,
     Row,
     Rules,
+    ScheduleRow,
     Settlement,
+    Slot,
     SlotClaim,
 )
 from atlasd.errors import AtlasError
-from atlasd_plugins.queue_postgres import maintenance, operating, sql
+from atlasd_plugins.queue_postgres import operating, schedules, sql
 from atlasd_plugins.queue_postgres.access import Access
 from atlasd_plugins.queue_postgres.claiming import Turn
 from atlasd_plugins.queue_postgres.flight import (
@@ -45,9 +48,11 @@ from atlasd_plugins.queue_postgres.flight import (
 from atlasd_plugins.queue_postgres.hints import Hints
 from atlasd_plugins.queue_postgres.lanes import Lanes, Numbers
 from atlasd_plugins.queue_postgres.link import Link, RefusedError, Transaction
+from atlasd_plugins.queue_postgres.maintenance import Maintenance
 from atlasd_plugins.queue_postgres.migrations import migrate
 from atlasd_plugins.queue_postgres.query import groups_of, row_of, selecting
 from atlasd_plugins.queue_postgres.room import Room
+from atlasd_plugins.queue_postgres.tally import Tally
 
 T = TypeVar("T")
 
@@ -85,6 +90,7 @@ class PostgresQueue:
         self._hot, self._side = Link(access), Link(access)
         self._lanes, self._numbers, self._turn = Lanes(), Numbers(), Turn()
         self._side_numbers = Numbers()
+        self._maintenance = Maintenance(rules, time.monotonic)
         self._room = Room(rules, time.monotonic)
         self._hints = Hints(access, self._side, self._look)
         self._work: list[Request] = []
@@ -97,9 +103,7 @@ class PostgresQueue:
         self._holds = ""
         self._dead_rows = self._oldest = 0.0
         self._seen = 0.0
-        self.commits = 0
-        self.committed = 0
-        """Requests that commits carried: with `commits` the mean size of a batch."""
+        self.tally = Tally()
 
     async def open(self) -> None:
         """Connect, and make or migrate the schema. Raises `AtlasError` `job.store`."""
@@ -179,9 +183,11 @@ class PostgresQueue:
         await self._lanes.make(self._hot, _jobs_in(work))
         waiting = [one for one in self._waiting if not one.future.done()]
         asking = [*waiting]
-        for request in work:
-            if isinstance(request, Exchange) and request.ask is not None and request.ask.limit > 0:
-                asking.append(Waiting(request.ask, (), request.future))
+        asking += [
+            Waiting(one.ask, (), one.future)
+            for one in work
+            if isinstance(one, Exchange) and one.ask is not None and one.ask.limit > 0
+        ]
         if not work and not asking:
             self._waiting = []
             return
@@ -195,11 +201,12 @@ class PostgresQueue:
             return await flight.run(turn)
 
         landed = await self._hot.transact(fly)
-        self.commits += 1
-        self.committed += len(work)
-        self._land(work, asking, landed)
+        self.tally.committed(len(work), landed.seconds)
+        self._tell(work, asking, landed)
+        self._land(asking, landed)
 
-    def _land(self, work: Sequence[Request], asking: Sequence[Waiting], landed: Landed) -> None:
+    def _tell(self, work: Sequence[Request], asking: Sequence[Waiting], landed: Landed) -> None:
+        """Answer all but the claims."""
         exchanges = [one for one in work if isinstance(one, Exchange)]
         by_future = {id(one.future): one for one in asking}
         for request, held in zip(exchanges, landed.held, strict=True):
@@ -215,6 +222,9 @@ class PostgresQueue:
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+    def _land(self, asking: Sequence[Waiting], landed: Landed) -> None:
+        """Answer claims; who got nothing goes on waiting."""
         still: list[Waiting] = []
         for one, jobs in zip(asking, landed.claimed, strict=True):
             if one.future.done():
@@ -305,7 +315,7 @@ class PostgresQueue:
 
     async def maintain(self, limit: int = 1000) -> Maintained:
         """See `QueueStore`."""
-        done = await self._aside(lambda turn: maintenance.maintain(turn, self._rules, limit))
+        done = await self._aside(lambda turn: self._maintenance.round(turn, limit))
         if done.promoted:
             self._changed()
         return done
@@ -327,6 +337,23 @@ class PostgresQueue:
         if done:
             self._changed()
         return done
+
+    async def edit(self, id: int, *, args: str) -> bool:
+        """See `QueueStore`."""
+        return bool(await self._read(sql.EDIT, str(id), args))
+
+    async def restore(self, rows: Sequence[Row]) -> Sequence[int]:
+        """See `QueueStore`."""
+        jobs = [
+            NewJob(row.queue, row.kind, "", fair_key=row.fair_key, target=row.target)
+            for row in rows
+        ]
+        await self._lanes.make(self._side, jobs)
+        return await self._aside(
+            lambda turn: operating.restore(
+                turn, rows, lanes=self._lanes, numbers=self._side_numbers
+            )
+        )
 
     async def purge(self, which: Filter, *, limit: int) -> int:
         """See `QueueStore`."""
@@ -354,21 +381,38 @@ class PostgresQueue:
         self._changed()
         return row
 
+    # --- schedules
+
     async def fire(self, claims: Sequence[SlotClaim]) -> Sequence[int]:
         """See `QueueStore`."""
-        await self._lanes.make(self._side, (claim.job for claim in claims))
+        jobs = [claim.job for claim in claims if claim.job is not None]
+        await self._lanes.make(self._side, jobs)
         fired = await self._aside(
-            lambda turn: operating.fire(
+            lambda turn: schedules.fire(
                 turn, claims, lanes=self._lanes, numbers=self._side_numbers, rules=self._rules
             )
         )
-        if any(fired):
+        if max(fired, default=0) > 0:
             self._changed()
         return fired
 
-    async def slots(self) -> Mapping[str, int]:
+    async def schedules(self) -> Sequence[ScheduleRow]:
         """See `QueueStore`."""
-        return dict(await self._read(sql.SLOTS))
+        return schedules.rows_of(await self._read(sql.SCHEDULE_ROWS))
+
+    async def keep_schedules(
+        self, digests: Mapping[str, str], *, gone: Sequence[str] = ()
+    ) -> Sequence[ScheduleRow]:
+        """See `QueueStore`."""
+        return await self._aside(lambda turn: schedules.keep(turn, digests, gone))
+
+    async def pause_schedule(self, schedule: str, *, paused: bool) -> None:
+        """See `QueueStore`."""
+        await self._read(sql.PAUSE_SCHEDULE, schedule, str(paused))
+
+    async def slots(self, schedule: str, limit: int) -> Sequence[Slot]:
+        """See `QueueStore`."""
+        return [Slot._make(one) for one in await self._read(sql.SLOTS, schedule, str(limit))]
 
     # --- looking
 
@@ -393,6 +437,11 @@ class PostgresQueue:
         """See `QueueStore`."""
         return groups_of(await self._read(sql.DEAD_GROUPS, str(limit)))
 
+    async def ahead(self, id: int, limit: int) -> int:
+        """See `QueueStore`."""
+        ((count,),) = await self._read(sql.AHEAD, str(id), str(limit))
+        return int(count)
+
     async def count(self) -> Sequence[QueueCount]:
         """See `QueueStore`."""
         rows = await self._read(sql.COUNT)
@@ -406,11 +455,10 @@ class PostgresQueue:
             ((self._dead_rows, self._oldest),) = await self._read(sql.HEALTH)
             self._seen = time.monotonic() + HEALTH_EVERY
 
-    def numbers(self) -> Mapping[str, float]:
+    def numbers(self) -> Mapping[str, float | Distribution]:
         """See `QueueStore`."""
         return {
-            "atlasd_queue_commits_total": float(self.commits),
-            "atlasd_queue_committed_requests_total": float(self.committed),
+            **self.tally.numbers(),
             "atlasd_queue_connects_total": float(self._hot.connects + self._side.connects),
             "atlasd_queue_notifications_total": float(self._hints.received),
             "atlasd_queue_dead_rows": float(self._dead_rows),
