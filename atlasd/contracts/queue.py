@@ -593,7 +593,7 @@ class QueueStore(Protocol):
         """What became of its last slots, the latest first; some hundred are remembered."""
 
     def numbers(self) -> Mapping[str, "float | Distribution"]:
-        """What it measures itself, by metric name; a counter ends in `_total`, others are gauges."""
+        """What it measures, by metric name; a counter ends in `_total`, others are gauges."""
 
 
 @dataclass(frozen=True, kw_only=True)
