@@ -63,7 +63,7 @@ def effect(
     if section == "settings" and len(path) > 1:
         given = sorted((users or {}).get(str(path[1]), ()))
         return "; ".join(f"deliver service {name}" for name in given) or LIVE
-    if tuple(path[:2]) == ("jobs", "store"):
+    if tuple(path[:2]) in (("jobs", "store"), ("jobs", "stores")):
         return "restart core"
     return SECTIONS.get(section, "restart core")
 

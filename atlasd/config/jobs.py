@@ -1,5 +1,7 @@
 """Settings of the job engine: `[jobs]`, its queues and its circuit breakers."""
 
+from pydantic import ConfigDict
+
 from atlasd.config.fields import Duration, Section, setting
 from atlasd.config.schedules import Schedule
 
@@ -56,10 +58,17 @@ class Breaker(Section):
     successes: int = setting(3, "Probes in a row that close it.", ge=1)
 
 
+class Store(Section):
+    """Settings of a queue store, in a table of the store's name; its keys are the store's own."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class Jobs(Section):
     """The queue of jobs: where it is kept, how its queues are worked, how long jobs are kept."""
 
     store: str = setting("sqlite", "Name of a queue store; see `atlasctl plugins`.")
+    stores: dict[str, Store] = setting({}, "Settings of queue stores, by the store's name.")
     keep_completed: Duration = setting(_DAY, "Time that a finished job is kept. Duration.")
     keep_cancelled: Duration = setting(7 * _DAY, "Time that a cancelled job is kept. Duration.")
     keep_dead: Duration = setting(180 * _DAY, "Time that a dead job is kept. Duration.")

@@ -75,6 +75,8 @@ class Config:
     """Empty when it was loaded without `offers`."""
     plugins: Mapping[str, BaseModel] = field(repr=False)
     """Settings of what plugins supply, for each table `[plugins.NAME]`."""
+    queue_store: BaseModel | None = field(repr=False)
+    """Settings of the queue store; None when it was loaded without `offers`."""
     warnings: tuple[Problem, ...]
     secrets: SecretsPolicy
     """Which secret backends there are, and how long a value may be used."""
@@ -323,6 +325,7 @@ def _resolve(
             layers=(*defaults.described(validated, offers), *found.described),
             checks=_checks(validated, offers),
             plugins=validated.plugin_settings,
+            queue_store=validated.store_settings,
             warnings=problems,
             secrets=resolution.policy,
             references={**given.references, **resolution.references},

@@ -438,6 +438,9 @@ class _Resolving:
             word = table_at(self.data, *path[:3]).get("type", path[2])
             backend = offers.secret_backends.get(str(word))
             return backend.settings if backend is not None else None, path[3:]
+        if path[:2] == ("jobs", "stores") and len(path) > 2:
+            store = offers.queue_stores.get(str(path[2]))
+            return store.settings if store is not None else None, path[3:]
         return None, ()
 
     def in_command(self, path: KeyPath) -> bool:

@@ -23,6 +23,7 @@ from atlasd.config.service import NAME_EXPECTED, Service
 from atlasd.config.units import NAME
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import KeyPath
+from atlasd.contracts.queue import QueueStoreType
 from atlasd.contracts.secrets import RotatorType, SecretBackend
 from atlasd.errors import nearest
 
@@ -44,6 +45,7 @@ class Offers:
     """Models of `[plugins.NAME]`, by name."""
     secret_backends: Mapping[str, SecretBackend] = field(default_factory=dict)
     rotators: Mapping[str, RotatorType] = field(default_factory=dict)
+    queue_stores: Mapping[str, QueueStoreType] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
     """A sentence for each plugin that was refused: what is missing may be theirs."""
 
@@ -56,6 +58,8 @@ class Validated:
     check_settings: Mapping[str, BaseModel]
     """Of each check whose type is known: what its plugin is opened with."""
     plugin_settings: Mapping[str, BaseModel]
+    store_settings: BaseModel | None
+    """Of the queue store that is named; None where it isn't known."""
 
 
 def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None) -> Validated:
@@ -83,11 +87,16 @@ def validate(data: Mapping[str, Any], findings: Findings, offers: Offers | None)
     )
     check_settings: dict[str, BaseModel] = {}
     plugin_settings: dict[str, BaseModel] = {}
+    store_settings = None
     if offers is not None:
+        store_settings = _of_store(settings, findings, offers)
         check_settings = _of_checks(settings, findings, offers)
         plugin_settings = _of_plugins(settings, findings, offers)
     return Validated(
-        settings=settings, check_settings=check_settings, plugin_settings=plugin_settings
+        settings=settings,
+        check_settings=check_settings,
+        plugin_settings=plugin_settings,
+        store_settings=store_settings,
     )
 
 
@@ -105,6 +114,8 @@ def further(offers: Offers | None) -> Further:
                 return offers.plugin_settings.get(name)
             case ("secrets", "backends", _) if kind in offers.secret_backends:
                 return offers.secret_backends[kind].settings
+            case ("jobs", "stores", str(name)) if name in offers.queue_stores:
+                return offers.queue_stores[name].settings
             case ("secrets", "rotate", _) if table.get("rotator") in offers.rotators:
                 return offers.rotators[table["rotator"]].settings
         return None
@@ -198,6 +209,36 @@ def _of_plugins(settings: Settings, findings: Findings, offers: Offers) -> dict[
         except ValidationError as error:
             findings.take(error, path, table, model)
     return found
+
+
+def _of_store(settings: Settings, findings: Findings, offers: Offers) -> BaseModel | None:
+    """The settings of the store that is named; those of others are looked at as well."""
+    known = offers.queue_stores
+    if not known:
+        return None  # they are not what was asked about
+    if settings.jobs.store not in known:
+        findings.add(
+            ("jobs", "store"),
+            expected="the name of a queue store",
+            hint=missing(settings.jobs.store, tuple(known), offers),
+        )
+    wanted = None
+    for name in dict.fromkeys((settings.jobs.store, *settings.jobs.stores)):
+        path: KeyPath = ("jobs", "stores", name)
+        if name not in known:
+            if name in settings.jobs.stores:
+                got, hint = "no queue store of this name", missing(name, tuple(known), offers)
+                findings.add(path, got=got, hint=hint, at_key=True)
+            continue
+        table = settings.jobs.stores.get(name)
+        body = dict(table.model_extra or {}) if table is not None else {}
+        try:
+            found = known[name].settings.model_validate(body)
+        except ValidationError as error:
+            findings.take(error, path, body, known[name].settings)
+        else:
+            wanted = found if name == settings.jobs.store else wanted
+    return wanted
 
 
 def missing(name: str, known: tuple[str, ...], offers: Offers) -> str:

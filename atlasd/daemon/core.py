@@ -113,7 +113,9 @@ async def _serve(
         store=store,
         publish=core.bus.publish,
     )
-    jobs = JobThread(ground.host, ground.paths, ground.config.settings.jobs)
+    jobs = JobThread(
+        ground.host, ground.paths, ground.config.settings.jobs, ground.config.queue_store
+    )
     configuring = ConfigOperations(
         core,
         generations,

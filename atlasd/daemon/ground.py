@@ -16,6 +16,7 @@ from atlasd.config.load import Config, Offers, load
 from atlasd.config.writing import finish
 from atlasd.contracts.checks import CheckType
 from atlasd.contracts.config import ConfigSource
+from atlasd.contracts.queue import QueueStoreType
 from atlasd.contracts.secrets import Resolve, RotatorType, SecretBackend
 from atlasd.control.wire import BY_NAME
 from atlasd.core.watch import LastWords, Watchdog
@@ -205,6 +206,7 @@ def offers(host: PluginHost) -> Offers:
         plugin_settings=host.plugin_settings(),
         secret_backends={o.descriptor.name: o.descriptor for o in host.offers(SecretBackend)},
         rotators={o.descriptor.name: o.descriptor for o in host.offers(RotatorType)},
+        queue_stores={o.descriptor.name: o.descriptor for o in host.offers(QueueStoreType)},
         refused=host.refusals(),
     )
 

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from pydantic import BaseModel
+
 from atlasd.config.jobs import Jobs
 from atlasd.contracts.collectors import Histogram, Metric
 from atlasd.contracts.queue import BreakerRow, QueueCount, QueueLimits, QueueStoreType, Rules
-from atlasd.contracts.settings import NoSettings
 from atlasd.control.rights import caller_of
 from atlasd.control.socketfile import ControlSocket
 from atlasd.control.wire import Right
@@ -49,8 +50,12 @@ async def _counts(engine: JobEngine) -> tuple[Sequence[QueueCount], int, Sequenc
 class JobThread:
     """The job engine of core. A store that cannot be opened keeps nobody else from working."""
 
-    def __init__(self, host: PluginHost, paths: Paths, jobs: Jobs) -> None:
+    def __init__(
+        self, host: PluginHost, paths: Paths, jobs: Jobs, settings: BaseModel | None = None
+    ) -> None:
+        """`settings` are those of the store; without them its own defaults."""
         self._host = host
+        self._settings = settings
         self._socket = ControlSocket(str(Path(paths.run, "jobs.sock")))
         self._store = jobs.store
         self._follow = partial(schedules_of, host=os.uname().nodename)
@@ -170,7 +175,8 @@ class JobThread:
         context = self._host.context(offer.plugin)
         identity = f"{os.uname().nodename}/{_boot()}/{secrets.token_hex(4)}"
         loop = asyncio.get_running_loop()
-        async with offer.descriptor.open(NoSettings(), context, self.rules) as store:
+        settings = self._settings or offer.descriptor.settings()
+        async with offer.descriptor.open(settings, context, self.rules) as store:
             engine = JobEngine(store, identity=identity, settled=self._count)
             server = await loop.create_unix_server(
                 partial(FramedJobs, engine, admit=admit), sock=self._socket.open()

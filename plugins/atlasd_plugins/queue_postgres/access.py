@@ -62,10 +62,12 @@ def access_of(settings: PostgresSettings) -> Access:
         # What libpq says of it quotes it, password and all.
         raise AtlasError(
             "job.store",
-            "jobs.settings.dsn: expected a connection string of PostgreSQL",
+            "jobs.stores.postgres.dsn: expected a connection string of PostgreSQL",
             hint="postgresql://user@host:5432/name, or host=… port=… user=… dbname=…",
         ) from None
     parameters = {name: str(value) for name, value in known.items() if value is not None}
+    if settings.password is not None:
+        parameters["password"] = settings.password.get_secret_value()
     wanted = [f"-c {one}" for one in (f"search_path={settings.db_schema}", *OPTIONS)]
     parameters["options"] = " ".join([parameters.get("options", ""), *wanted]).strip()
     parameters.setdefault("application_name", APPLICATION)

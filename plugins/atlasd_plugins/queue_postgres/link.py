@@ -296,13 +296,13 @@ async def _send(connection: "AsyncConnection[Any]", statements: Sequence[Stateme
 def unreachable(access: Access, error: Exception) -> AtlasError:
     """Why the database cannot be reached, and what may help."""
     said = access.clean(str(error))
-    hint = "nothing was done; check that the server runs, and jobs.settings.dsn"
+    hint = "nothing was done; check that the server runs, and jobs.stores.postgres.dsn"
     if "startup parameter" in said:
         hint = "connect to the server itself: a pooler in between does not keep what a session sets"
     elif "password" in said or "authentication" in said or "no pg_hba.conf entry" in said:
-        hint = "check user and password in jobs.settings.dsn, and pg_hba.conf of the server"
+        hint = "check dsn and password in [jobs.stores.postgres], and pg_hba.conf of the server"
     elif "does not exist" in said:
-        hint = "create it (`createdb`), or correct jobs.settings.dsn"
+        hint = "create it (`createdb`), or correct jobs.stores.postgres.dsn"
     return AtlasError(
         "job.store", f"the queue in {access.place} cannot be reached: {said}", hint=hint
     )

@@ -1,6 +1,6 @@
 """Settings of the `postgres` queue store."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from atlasd.contracts.settings import Settings
 
@@ -8,14 +8,17 @@ SCHEMA = r"^[a-z_][a-z0-9_]{0,40}$"
 
 
 class PostgresSettings(Settings):
-    """`[jobs.settings]` of the store `postgres`."""
+    """`[jobs.stores.postgres]`."""
 
     dsn: str = Field(
         default="",
         description="Where the database is, as libpq takes it: `postgresql://user@host/name` or "
-        "`host=… dbname=…`; what it lacks is taken from the variables PGHOST and so on. With a "
-        'password in it, a reference: "secret://queue/dsn".',
-        json_schema_extra={"secret": True},
+        '"host=db dbname=queue"; what it lacks is taken from the variables PGHOST and so on. It '
+        "may be a reference to a secret as a whole.",
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        description='The password, if the server asks for one; a reference, "secret://queue".',
     )
     db_schema: str = Field(
         default="atlasd",
