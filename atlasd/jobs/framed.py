@@ -404,13 +404,14 @@ def _quick(line: bytes) -> _Said | None:
 def _many(said: _Said) -> Sequence[NewJob]:
     if said.job is None:
         return new_jobs(said.jobs)
-    make = _template(said.job)._replace
+    queue, kind, _, *rest = _template(said.job)
+    make = NewJob._make
     found = []
     for index, raw in enumerate(said.args):
         text = str(raw, "utf-8")
         if text[0] != "{" or len(text) > ARGS_LIMIT:
             text = arguments(json.loads(text), f"args[{index}]")  # which says what is wrong
-        found.append(make(args=text))
+        found.append(make((queue, kind, text, *rest)))
     return found
 
 

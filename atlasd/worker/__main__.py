@@ -24,10 +24,6 @@ from atlasd.worker.registry import HANDLERS, Handler
 from atlasd.worker.runner import RECONNECT, RECONNECT_CAP, Runner, on_signals
 from atlasd.worker.wire import Connection
 
-PREFETCH = 8
-"""Jobs that are fetched ahead for each that runs, at most `PREFETCH_MOST` a process."""
-PREFETCH_MOST = 400
-
 Handlers = Mapping[str, Handler[..., Any]]
 
 _log = logging.getLogger("atlasd.worker")
@@ -61,7 +57,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--prefetch", type=int, default=0, metavar="N",
-        help="jobs that a process fetches ahead (default: by its concurrency)",
+        help="jobs that a process fetches ahead (default: some 40 ms of work)",
     )  # fmt: skip
     parser.add_argument(
         "--grace", type=float, default=25.0, metavar="SECONDS",
@@ -153,7 +149,6 @@ def _work(options: argparse.Namespace, handlers: Handlers) -> int:
     queues = options.queue or sorted(
         {str(handler.options.get("queue", "default")) for handler in handlers.values()}
     )
-    prefetch = options.prefetch or min(PREFETCH * options.concurrency + 8, PREFETCH_MOST)
     path = socket_path(options.root)
     pause = RECONNECT
     while True:
@@ -163,7 +158,7 @@ def _work(options: argparse.Namespace, handlers: Handlers) -> int:
                 worker=identity(),
                 queues=queues,
                 concurrency=options.concurrency,
-                prefetch=prefetch,
+                prefetch=options.prefetch,
             )
             pause = RECONNECT
             runner = Runner(feed, handlers, concurrency=options.concurrency, grace=options.grace)

@@ -2,16 +2,20 @@
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from atlasd.errors import AtlasError
 from atlasd.folders import folders
-from atlasd.worker.wire import Connection
+from atlasd.worker.wire import Connection, Pending
 
 SOCKET = "jobs.sock"
 BATCH = 1000
 """Jobs of one request, when many are enqueued."""
+AHEAD = 2
+"""Requests that are under way at once then."""
 
 
 class Enqueued(NamedTuple):
@@ -62,17 +66,27 @@ class Client:
         self, kind: str, args: Iterable[Mapping[str, Any]], **options: Any
     ) -> list[Enqueued]:
         """Enqueue one job for each of `args`, a thousand at a time; quick for very many."""
-        found: list[Enqueued] = []
-        batch: list[Mapping[str, Any]] = []
         template = {"kind": kind, **options}
-        for one in args:
-            batch.append(one)
-            if len(batch) == BATCH:
-                found += self._enqueued(self._call("enqueue", {"job": template, "args": batch}))
-                batch = []
-        if batch:
-            found += self._enqueued(self._call("enqueue", {"job": template, "args": batch}))
+        found: list[Enqueued] = []
+        sent: deque[tuple[Connection, Pending]] = deque()
+        source = iter(args)
+        while batch := list(islice(source, BATCH)):
+            connection = self._connected()
+            # The next batch is made while the engine works on the one before.
+            sent.append((connection, connection.send("enqueue", {"job": template, "args": batch})))
+            if len(sent) > AHEAD:
+                found += self._heard(*sent.popleft())
+        for connection, pending in sent:
+            found += self._heard(connection, pending)
         return found
+
+    def _heard(self, connection: Connection, pending: Pending) -> list[Enqueued]:
+        try:
+            return self._enqueued(connection.wait(pending))
+        except AtlasError as error:
+            if error.code == "core.unreachable":
+                self._drop(connection)
+            raise
 
     def close(self) -> None:
         """Hang up."""

@@ -13,10 +13,14 @@ from typing import Any, NamedTuple
 
 from atlasd.worker.wire import Connection, Pending
 
-FLUSH_AFTER = 0.005
-"""Seconds that an outcome may wait for company."""
-CHUNK = 128
+FLUSH_AFTER = 0.008
+"""Seconds that an outcome may wait for company: each request costs the engine a write to disk."""
+CHUNK = 250
 """Outcomes that are sent at once."""
+AHEAD = 0.04
+"""Seconds of work that are fetched ahead; half of it is done when more is asked for."""
+MOST_AHEAD = 500
+"""Jobs that are fetched ahead at most, however short they are."""
 WAIT = 20_000
 """Milliseconds that a claim waits at the engine."""
 
@@ -52,13 +56,18 @@ class Feed:
         worker: str,
         queues: Sequence[str],
         concurrency: int,
-        prefetch: int,
+        prefetch: int = 0,
     ) -> None:
+        """`prefetch` is how many jobs are fetched ahead; 0: as many as `AHEAD` is worth."""
         self._connect = connect
         self._worker = worker
         self._queues = list(queues)
         self._concurrency = concurrency
-        self._prefetch = max(prefetch, 1)
+        self._fixed = prefetch > 0
+        self._prefetch = prefetch or concurrency
+        self._taken = 0
+        self._since = time.monotonic()
+        """When jobs began to be at hand, or were last asked for; `_taken` since then."""
         self._lock = threading.Condition()
         self._ready: deque[Job] = deque()
         self._asked: Pending | None = None
@@ -97,6 +106,7 @@ class Feed:
                     return None
                 if ready:
                     job = ready.popleft()
+                    self._taken += 1
                     if len(ready) * 2 < self._prefetch and self._asked is None:
                         self._ask(wait=0)
                     elif len(self._finished) >= CHUNK or (
@@ -148,6 +158,8 @@ class Feed:
 
     def _arrived(self, answer: dict[str, Any]) -> None:
         held, ready = self.held, self._ready
+        if not ready:
+            self._since, self._taken = time.monotonic(), 0
         for fields in answer["jobs"]:
             job = Job._make(fields)
             held[job.id] = job.token
@@ -156,9 +168,19 @@ class Feed:
 
     def _ask(self, *, wait: int) -> None:
         """Send a claim, and with it all outcomes that there are."""
-        want = self._prefetch - len(self._ready)
+        self._adapt()
+        want = max(self._prefetch - len(self._ready), 1)
         # A worker that has work would rather have an empty answer than a waiting one.
         self._asked = self._send({"want": want, "queues": self._queues, "wait": wait})
+
+    def _adapt(self) -> None:
+        """Short jobs are fetched by the hundred, long ones singly: another worker may be idle."""
+        now = time.monotonic()
+        if self._taken and not self._fixed:
+            worth = round(AHEAD * self._taken / max(now - self._since, 1e-6))
+            before = self._prefetch
+            self._prefetch = min(max(worth, before // 2, 1), before * 2, MOST_AHEAD)
+        self._since, self._taken = now, 0
 
     # --- outcomes in
 

@@ -49,35 +49,35 @@ class Enqueuing:
         done: list[Enqueued] = []
         rows, payloads = self._rows, self._payloads
         heads: dict[int, list[Any]] = {}
-        like, lane, spec, rank, seen = None, None, 0, 0, _NONE
+        like: tuple[Any, ...] | None = None
+        queue = kind = ""
+        lane, state, same, rank, seen = 0, JobState.AVAILABLE, _NONE, 0, []
         for job in jobs:
-            queue, kind, args, run_at, delay, priority, most, fair_key, target = job[:9]
-            run_at = run_at or now + delay
-            # Most jobs of a batch differ in their arguments alone.
-            mine = (queue, kind, run_at, priority, most, fair_key, target)
-            if mine != like or lane is None:
-                like = mine
-                lane = board.by_key.get((queue, fair_key, target)) or board.lane_of(
-                    job, turn.write()
-                )
-                spec = board.spec_of(job, turn.write())
-                rank = rules.rank(queue, priority, run_at)
-                seen = heads.setdefault(lane.id, [lane, 0, 0, 0])
-            state = JobState.SCHEDULED if run_at > now else JobState.AVAILABLE
+            # Most jobs of a batch differ in their arguments alone: the rest is worked out once.
+            if job[3:] != like or job[0] != queue or job[1] != kind:
+                queue, kind, like = job[0], job[1], job[3:]
+                run_at = job.run_at or now + job.delay
+                found = board.by_key.get((queue, job.fair_key, job.target))
+                found = found or board.lane_of(job, turn.write())
+                rank = rules.rank(queue, job.priority, run_at)
+                state = JobState.SCHEDULED if run_at > now else JobState.AVAILABLE
+                until = job.unique_until
+                lane = found.id
+                same = (
+                    lane, board.spec_of(job, turn.write()), str(state), rank, run_at,
+                    now + job.expires_in if job.expires_in else None, job.unique_key or None,
+                    now + until if until > 0 else until,
+                )  # fmt: skip
+                seen = heads.setdefault(lane, [found, 0, 0, 0])
             if job.unique_key:
-                answer = self._taken(job, run_at, state, rules)
+                answer = self._taken(job, same[4], state, rules)
                 if answer is not None:
                     done.append(answer)
                     continue
             number = board.next_id
             board.next_id = number + 1
-            until, expires = job.unique_until, job.expires_in
-            rows += (
-                number, lane.id, spec, state.value, rank, run_at,
-                now + expires if expires else None, job.unique_key or None,
-                now + until if until > 0 else until,
-            )  # fmt: skip
-            payloads += (number, now, args, job.options)
+            rows += (number, *same)
+            payloads += (number, now, job.args, job.options)
             if job.unique_key:
                 self.flush()
             done.append(Enqueued(number, state))
@@ -86,11 +86,11 @@ class Enqueuing:
             else:
                 seen[2] += 1
                 seen[3] = min(seen[3], rank) if seen[3] else rank
-        for found, scheduled, available, head in heads.values():
+        for touched, scheduled, available, head in heads.values():
             if scheduled:
-                board.move(found, None, JobState.SCHEDULED, scheduled)
+                board.move(touched, None, JobState.SCHEDULED, scheduled)
             if available:
-                board.move(found, None, JobState.AVAILABLE, available, head=head)
+                board.move(touched, None, JobState.AVAILABLE, available, head=head)
         return done
 
     def flush(self) -> None:
@@ -146,7 +146,7 @@ class Enqueuing:
         return Enqueued(number, other, "existing")
 
 
-_NONE: list[Any] = []
+_NONE: tuple[Any, ...] = ()
 _GROUPS = (256, 16, 1)
 """Rows of one INSERT. With many a row costs half of what it costs alone, since the statement is
 entered once; a few fixed sizes keep their prepared statements."""
