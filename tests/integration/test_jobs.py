@@ -189,7 +189,7 @@ def test_a_queue_that_cannot_be_opened_is_said_and_heals(tmp_path: Path) -> None
         made.up()
         health = made.client.call("health")["checks"]["atlasd:jobs"][0]
         assert health["status"] == "warn"
-        assert "cannot be opened" in health["output"]
+        assert "queue.db cannot be used: file is not a database" in health["output"]
         done = ctl(made, "job", "push", "a")
         assert done.returncode == 1
         assert "there is no queue" in done.stderr
