@@ -81,6 +81,7 @@ CODES: Mapping[str, Code] = {
     "job.state": Code(409, EXIT_CONFLICT, "the job's state does not allow it"),
     "job.store": Code(503, EXIT_FAILED, "the queue's store cannot be used for now"),
     "job.unsure": Code(503, EXIT_FAILED, "whether it was done is not known"),
+    "dead.stopped": Code(409, EXIT_FAILED, "requeueing stopped: too many jobs failed again"),
     "schedule.unknown": Code(404, EXIT_UNKNOWN, "no schedule has this name"),
     "breaker.unknown": Code(404, EXIT_UNKNOWN, "no circuit breaker has this name"),
     "queue.unknown": Code(404, EXIT_UNKNOWN, "no queue has this name"),

@@ -12,7 +12,6 @@ from atlasd.control.wire import BY_NAME
 from atlasd.daemon.jobs import methods
 from atlasd.daemon.schedules import methods as schedule_methods
 from atlasd.jobs.engine import JobEngine
-from atlasd.jobs.operations import JobOperations
 from atlasd.jobs.rules import QueueRules
 from atlasd.jobs.schedule_operations import ScheduleOperations
 from atlasd.jobs.schedules import Schedule
@@ -34,7 +33,7 @@ class FakeJobs:
         self._engines: dict[asyncio.AbstractEventLoop, JobEngine] = {}
         self.schedules: Mapping[str, Schedule] = {}
         self._methods = {
-            **methods(JobOperations(self._ask, lambda: self.rules)),
+            **methods(self._ask, lambda: self.rules),
             **schedule_methods(ScheduleOperations(self._ask, lambda: self.schedules)),
         }
 
@@ -59,6 +58,8 @@ class FakeJobs:
         async def perform(request: Any, caller: Caller) -> Any:
             fields = {field: getattr(request, field) for field in type(request).model_fields}
             body = await self._methods[name](actor=caller.actor, **fields)
+            if BY_NAME[name].stream:
+                return body
             return answer.model_validate(body, strict=False)
 
         return perform

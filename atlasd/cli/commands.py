@@ -97,8 +97,16 @@ COMMANDS = (
     Entry(
         "dead",
         "dead",
-        "See, requeue and purge jobs that were given up",
-        ("dead.groups", "dead.requeue", "dead.purge"),
+        "See, edit, requeue, purge, export and import jobs that were given up",
+        (
+            "dead.groups",
+            "dead.list",
+            "dead.edit",
+            "dead.requeue",
+            "dead.purge",
+            "dead.export",
+            "dead.import",
+        ),
     ),
     Entry(
         "breaker",

@@ -35,7 +35,7 @@ def push(session: Session, /, kind: str, args: str | None, key: str, **options: 
     """Enqueue one job of KIND; ARGS is a JSON object, as '{"to": "ops@example.org"}'."""
     said = {name: value for name, value in options.items() if value is not None}
     body = session.client().call(
-        "job.enqueue", jobs=[{"kind": kind, "args": _object(args), **said}], key=key
+        "job.enqueue", jobs=[{"kind": kind, "args": as_object(args), **said}], key=key
     )
     (made,) = body["jobs"]
     if made["outcome"] == "rejected":
@@ -81,7 +81,7 @@ def list_(session: Session, /, **asked: Any) -> None:
 @pass_session
 def show(session: Session, id: int) -> None:
     """Show all that is known of a job."""
-    _tell(session, session.client().call("job.show", id=id))
+    tell(session, session.client().call("job.show", id=id))
 
 
 @job.command()
@@ -120,7 +120,7 @@ def retry(session: Session, id: int, args: str | None) -> None:
     """Make a job that has ended available again, with a fresh budget of attempts."""
     fields: dict[str, Any] = {"id": id}
     if args is not None:
-        fields["args"] = _object(args)
+        fields["args"] = as_object(args)
     body = session.client().call("job.retry", **fields)
     if session.as_json:
         emit(body)
@@ -128,7 +128,8 @@ def retry(session: Session, id: int, args: str | None) -> None:
     print(f"job {id} is {body['state']} again")
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def as_object(text: str | None) -> dict[str, Any]:
+    """Arguments that were given as JSON. Raises `AtlasError` `usage`."""
     try:
         found = json.loads(text) if text else {}
     except ValueError as error:
@@ -139,7 +140,8 @@ def _object(text: str | None) -> dict[str, Any]:
     return found
 
 
-def _tell(session: Session, body: dict[str, Any]) -> None:
+def tell(session: Session, body: dict[str, Any]) -> None:
+    """Print all that is known of a job."""
     if session.as_json:
         emit(body)
         return

@@ -86,7 +86,7 @@ def request_from(
                 f"{operation.name}: {name} stands in the path already",
                 hint=f"leave {name} out of the {'query' if body is None else 'body'}",
             )
-    given.update(path)
+    given.update({name: _from_path(model, name, text) for name, text in path.items()})
     try:
         if body is None:
             # A query has nothing but strings: `3` is the number there.
@@ -95,6 +95,13 @@ def request_from(
         return model.model_validate_json(json.dumps(given), strict=True)
     except ValidationError as fault:
         _refuse(operation, model, fault)
+
+
+def _from_path(model: type[BaseModel], name: str, text: str) -> object:
+    """A path has nothing but strings either, also where the body beside it is strict."""
+    field = model.model_fields.get(name)
+    number = field is not None and field.annotation is int
+    return int(text) if number and text.isascii() and text.isdecimal() and len(text) < 20 else text
 
 
 def _takes_several(model: type[BaseModel], name: str) -> bool:

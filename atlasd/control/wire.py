@@ -21,8 +21,8 @@ PLUGIN_PREFIX = f"{PREFIX}/plugins"
 HOST = "atlasd"
 """What the client sends as `Host`; `localhost` is accepted too, for curl."""
 
-BODY_LIMIT = 256 * 1024
-"""Bytes that a request's body may have."""
+BODY_LIMIT = 8 * 1024 * 1024
+"""Bytes that a request's body may have: the largest job's arguments, escaped, fit."""
 
 LINE_LIMIT = 128 * 1024
 """Bytes that a request's first line, or one of its headers, may have."""
@@ -382,13 +382,32 @@ OPERATIONS: tuple[Operation, ...] = (
         "Dead jobs, grouped by what killed them.",
     ),
     Operation(
-        "dead.requeue", "POST", "/v1/dead/requeue", "DeadRequeueRequest", "Touched",
+        "dead.list", "GET", "/v1/dead/jobs", "DeadListRequest", "DeadJobs", Right.READ,
+        "Dead jobs by id.",
+    ),
+    Operation(
+        "dead.edit", "POST", "/v1/dead/jobs/{id}", "DeadEditRequest", "JobDetail", Right.OPERATE,
+        "Gives a dead job other arguments, and requeues it if that is wanted.",
+    ),
+    Operation(
+        "dead.requeue", "POST", "/v1/dead/requeue", "DeadRequeueRequest", "DeadTouched",
         Right.OPERATE,
         "Makes dead jobs available again.",
     ),
     Operation(
-        "dead.purge", "POST", "/v1/dead/purge", "DeadRequest", "Touched", Right.ADMINISTER,
+        "dead.purge", "POST", "/v1/dead/purge", "DeadChangeRequest", "DeadTouched",
+        Right.ADMINISTER,
         "Deletes dead jobs.",
+    ),
+    Operation(
+        "dead.export", "GET", "/v1/dead/export", "DeadRequest", "DeadRecord", Right.READ,
+        "Dead jobs with all that is known of them, a line each.",
+        stream=True, media=NDJSON,
+    ),
+    Operation(
+        "dead.import", "POST", "/v1/dead/import", "DeadImportRequest", "DeadImported",
+        Right.OPERATE,
+        "Takes dead jobs in, all or none, under new ids; those that are here already are left.",
     ),
     Operation(
         "breaker.list", "GET", "/v1/breakers", "Nothing", "Breakers", Right.READ,

@@ -38,7 +38,6 @@ from atlasd.daemon.schedules import methods as schedule_methods
 from atlasd.daemon.secret_desk import SecretDesk
 from atlasd.errors import AtlasError
 from atlasd.events import OperationPerformed
-from atlasd.jobs.operations import JobOperations
 from atlasd.jobs.schedule_operations import ScheduleOperations
 from atlasd.pluginhost.host import PluginHost
 from atlasd.pluginhost.ledger import Cost
@@ -114,8 +113,9 @@ async def _serve(
         publish=core.bus.publish,
     )
     jobs = JobThread(
-        ground.host, ground.paths, ground.config.settings.jobs, ground.config.queue_store
-    )
+        ground.host, ground.paths, ground.config.settings.jobs, ground.config.queue_store,
+        generation=generations.current.generation,
+    )  # fmt: skip
     configuring = ConfigOperations(
         core,
         generations,
@@ -125,7 +125,7 @@ async def _serve(
             "plugins": lambda config: plugins.renew(config.plugins),
             "watch": following.follow,
             "secrets": secret_desk.follow,
-            "jobs": lambda config: jobs.follow(config.settings.jobs),
+            "jobs": lambda config: jobs.follow(config.settings.jobs, config.generation),
         },
         restore=Restorer(ground.paths, generations.history, generations.present).restore,
     )
@@ -167,7 +167,7 @@ async def _serve(
                     services, configuring, questions, past, editing, settings, reports, output
                 ),
                 **secret_desk.methods(),
-                **jobs_methods(JobOperations(jobs.ask, lambda: jobs.rules)),
+                **jobs_methods(jobs.ask, lambda: jobs.rules),
                 **schedule_methods(ScheduleOperations(jobs.ask, lambda: jobs.schedules)),
             },
             performed=_performed(core),

@@ -23,7 +23,9 @@ from atlasd.core.health import Verdict
 from atlasd.daemon.schedules import schedules_of
 from atlasd.errors import AtlasError
 from atlasd.jobs import schedule_metrics
+from atlasd.jobs.asking import Ask
 from atlasd.jobs.circuit import CircuitPolicy
+from atlasd.jobs.dead import DeadOperations
 from atlasd.jobs.engine import JobEngine
 from atlasd.jobs.framed import FramedJobs
 from atlasd.jobs.ledger import HeardRules, Ledger
@@ -51,9 +53,18 @@ class JobThread:
     """The job engine of core. A store that cannot be opened keeps nobody else from working."""
 
     def __init__(
-        self, host: PluginHost, paths: Paths, jobs: Jobs, settings: BaseModel | None = None
+        self,
+        host: PluginHost,
+        paths: Paths,
+        jobs: Jobs,
+        settings: BaseModel | None = None,
+        *,
+        generation: int = 0,
     ) -> None:
-        """`settings` are those of the store; without them its own defaults."""
+        """`settings` are those of the store; without them its own defaults.
+
+        `generation` numbers the configuration that `jobs` is from.
+        """
         self._host = host
         self._settings = settings
         self._socket = ControlSocket(str(Path(paths.run, "jobs.sock")))
@@ -63,7 +74,7 @@ class JobThread:
         """Those of the configuration in force, whatever becomes of the store."""
         self._shared = False
         self.ledger = Ledger()
-        self._live = HeardRules(rules_of(jobs), self.ledger)
+        self._live = HeardRules(rules_of(jobs, generation), self.ledger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._engine: JobEngine | None = None
@@ -83,9 +94,9 @@ class JobThread:
         self._thread.start()
         self._began.wait(CLOSE_LIMIT)
 
-    async def follow(self, jobs: Jobs) -> None:
+    async def follow(self, jobs: Jobs, generation: int = 0) -> None:
         """Work by these rules from now on; another store needs a new start of core."""
-        self._live.now = rules_of(jobs)
+        self._live.now = rules_of(jobs, generation)
         self.schedules = self._follow(jobs)
         with contextlib.suppress(AtlasError):  # an engine that comes later takes them itself
             await self.ask(self._schedule)
@@ -220,8 +231,9 @@ def admit(connection: Any) -> str:
     return caller.actor
 
 
-def methods(operations: JobOperations) -> Mapping[str, Callable[..., Any]]:
+def methods(ask: Ask, rules: Callable[[], Rules]) -> Mapping[str, Callable[..., Any]]:
     """Each operation on jobs, by name, and what performs it."""
+    operations, dead = JobOperations(ask, rules), DeadOperations(ask)
     return {
         "job.enqueue": operations.enqueue,
         "job.list": operations.list,
@@ -235,15 +247,19 @@ def methods(operations: JobOperations) -> Mapping[str, Callable[..., Any]]:
         "queue.pause": operations.pause,
         "queue.resume": operations.resume,
         "queue.purge": operations.purge,
-        "dead.groups": operations.dead_groups,
-        "dead.requeue": operations.dead_requeue,
-        "dead.purge": operations.dead_purge,
+        "dead.groups": dead.groups,
+        "dead.list": dead.list,
+        "dead.edit": dead.edit,
+        "dead.requeue": dead.requeue,
+        "dead.purge": dead.purge,
+        "dead.export": dead.export,
+        "dead.import": dead.import_,
         "breaker.list": operations.breakers,
         "breaker.set": operations.breaker_set,
     }
 
 
-def rules_of(jobs: Jobs) -> QueueRules:
+def rules_of(jobs: Jobs, generation: int = 0) -> QueueRules:
     """The rules that `[jobs]` states; times there are seconds."""
     return QueueRules(
         queues={
@@ -279,6 +295,7 @@ def rules_of(jobs: Jobs) -> QueueRules:
             cancelled=round(jobs.keep_cancelled * 1000),
             dead=round(jobs.keep_dead * 1000),
         ),
+        generation=generation,
     )
 
 

@@ -1,9 +1,8 @@
 """What core does when it is asked about jobs: one method an operation."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from atlasd.contracts.queue import (
     BreakerRow,
@@ -17,27 +16,15 @@ from atlasd.contracts.queue import (
 )
 from atlasd.errors import AtlasError, nearest
 from atlasd.jobs import circuit
+from atlasd.jobs.asking import CHUNK, Ask, Body, brief, moment, one_of, whole, wrong_state
 from atlasd.jobs.engine import LEASE, JobEngine, settlements_of
 from atlasd.jobs.newjob import DEFAULT_QUEUE, arguments, new_jobs
 from atlasd.jobs.outcome import options
 from atlasd.states import JOB_FINAL, JobState
 
-T = TypeVar("T")
-Body = dict[str, Any]
-
-CHUNK = 1000
-"""Jobs that one transaction of a bulk operation touches."""
-
-
-class Ask(Protocol):
-    """The way into the engine's loop."""
-
-    async def __call__(self, work: Callable[[JobEngine], Awaitable[T]], /) -> T:
-        """What `work` gives there. Raises `job.store` while there is no engine."""
-
 
 class JobOperations:
-    """Operations on jobs, queues, dead letters and breakers, as plain values.
+    """Operations on jobs, queues and breakers, as plain values.
 
     See `atlasd.core.operations.ServiceOperations` for the manner.
     """
@@ -62,6 +49,7 @@ class JobOperations:
     async def list(
         self,
         *,
+        id: tuple[int, ...],
         queue: str | None,
         kind: str | None,
         state: tuple[str, ...],
@@ -75,16 +63,17 @@ class JobOperations:
         """`job.list`."""
         del actor
         which = Filter(
-            queue=queue or "", kind=kind or "", fair_key=fair_key or "", target=target or "",
-            tag=tag or "", states=tuple(JobState(one) for one in state), after=after,
+            ids=id, queue=queue or "", kind=kind or "", fair_key=fair_key or "",
+            target=target or "", tag=tag or "", after=after,
+            states=tuple(JobState(one) for one in state),
         )  # fmt: skip
         rows = await self._select(which, limit)
-        return {"jobs": [_brief(row) for row in rows]}
+        return {"jobs": [brief(row) for row in rows]}
 
     async def show(self, *, id: int, actor: str) -> Body:
         """`job.show`."""
         del actor
-        return _whole(await self._one(id))
+        return whole(await self._one(id))
 
     async def explain(self, *, id: int, actor: str) -> Body:
         """`job.explain`: the one reason why it does not run, or what it does."""
@@ -120,22 +109,22 @@ class JobOperations:
         """`job.cancel`."""
         row = await self._one(id)
         if row.state in JOB_FINAL:
-            raise _state(row, "cancelled", "only a job that waits or runs can be")
+            raise wrong_state(row, "cancelled", "only a job that waits or runs can be")
         del actor
         await self._ask(
             lambda engine: engine.store.cancel(Filter(ids=(id,)), reason="user", limit=1)
         )
-        return _whole(await self._one(id))
+        return whole(await self._one(id))
 
     async def retry(self, *, id: int, args: Mapping[str, Any] | None, actor: str) -> Body:
         """`job.retry`."""
         del actor
         row = await self._one(id)
         if row.state not in JOB_FINAL:
-            raise _state(row, "requeued", "it has not ended")
+            raise wrong_state(row, "requeued", "it has not ended")
         text = arguments(args, "args") if args is not None else ""
         await self._ask(lambda engine: engine.store.requeue(Filter(ids=(id,)), args=text, limit=1))
-        return _whole(await self._one(id))
+        return whole(await self._one(id))
 
     # --- workers that speak HTTP
 
@@ -238,63 +227,6 @@ class JobOperations:
         )  # fmt: skip
         return await self._purge(Filter(queue=queue, states=states), dry_run=dry_run)
 
-    # --- dead letters
-
-    async def dead_groups(self, *, limit: int, actor: str) -> Body:
-        """`dead.groups`."""
-        del actor
-        groups = await self._ask(lambda engine: engine.store.dead(limit))
-        return {
-            "groups": [
-                {
-                    "fingerprint": one.fingerprint, "queue": one.queue, "kind": one.kind,
-                    "reason": one.reason, "error": one.error, "jobs": one.jobs,
-                    "first": _moment(one.first), "last": _moment(one.last),
-                }
-                for one in groups
-            ]
-        }  # fmt: skip
-
-    async def dead_requeue(
-        self,
-        *,
-        queue: str | None,
-        kind: str | None,
-        fingerprint: str | None,
-        limit: int | None,
-        dry_run: bool,
-        actor: str,
-    ) -> Body:
-        """`dead.requeue`."""
-        del actor
-        which = _dead(queue, kind, fingerprint)
-        left, done = limit if limit is not None else 1 << 30, 0
-        after = 0
-        while left > 0:
-            chunk = min(left, CHUNK)
-            rows = await self._select(_after(which, after), chunk)
-            if rows and not dry_run:
-                await self._requeue(tuple(row.id for row in rows))
-            done += len(rows)
-            left -= len(rows)
-            if len(rows) < chunk:
-                break
-            after = rows[-1].id
-        return {"jobs": done, "dry_run": dry_run}
-
-    async def dead_purge(
-        self,
-        *,
-        queue: str | None,
-        kind: str | None,
-        fingerprint: str | None,
-        dry_run: bool,
-        actor: str,
-    ) -> Body:
-        """`dead.purge`."""
-        del actor
-        return await self._purge(_dead(queue, kind, fingerprint), dry_run=dry_run)
-
     # --- circuit breakers of targets
 
     async def breakers(self, *, actor: str) -> Body:
@@ -327,17 +259,7 @@ class JobOperations:
         return await self._ask(lambda engine: engine.store.select(which, limit))
 
     async def _one(self, job: int) -> Row:
-        row = await self._ask(lambda engine: engine.store.get(job))
-        if row is None:
-            raise AtlasError(
-                "job.unknown",
-                f"there is no job {job}",
-                hint="it may have ended and been forgotten: `atlasctl job list`",
-            )
-        return row
-
-    async def _requeue(self, ids: tuple[int, ...]) -> None:
-        await self._ask(lambda engine: engine.store.requeue(Filter(ids=ids), limit=len(ids)))
+        return await one_of(self._ask, job)
 
     async def _delete(self, ids: tuple[int, ...]) -> None:
         await self._ask(lambda engine: engine.store.purge(Filter(ids=ids), limit=len(ids)))
@@ -397,60 +319,17 @@ def explained(
     return "waiting", "it has its turn as soon as a worker is free"
 
 
-def _dead(queue: str | None, kind: str | None, fingerprint: str | None) -> Filter:
-    return Filter(
-        queue=queue or "", kind=kind or "", fingerprint=fingerprint or "", states=(JobState.DEAD,)
-    )
-
-
 def _after(which: Filter, after: int) -> Filter:
     from dataclasses import replace
 
     return replace(which, after=after)
 
 
-def _state(row: Row, wanted: str, why: str) -> AtlasError:
-    return AtlasError(
-        "job.state", f"job {row.id} is {row.state.value} and cannot be {wanted}: {why}",
-        hint=f"`atlasctl job explain {row.id}` tells more",
-    )  # fmt: skip
-
-
-def _moment(milliseconds: int) -> datetime | None:
-    return datetime.fromtimestamp(milliseconds / 1000.0, tz=UTC) if milliseconds else None
-
-
-def _brief(row: Row) -> Body:
-    return {
-        "id": row.id, "state": row.state.value, "queue": row.queue, "kind": row.kind,
-        "priority": row.priority, "attempt": row.attempt, "max_attempts": row.max_attempts,
-        "run_at": _moment(row.run_at), "created": _moment(row.created_at),
-        "finalized": _moment(row.finalized_at), "reason": row.reason,
-    }  # fmt: skip
-
-
-def _whole(row: Row) -> Body:
-    known = options(row.options)
-    return {
-        **_brief(row),
-        "args": json.loads(row.args), "token": row.token, "lost_count": row.lost_count,
-        "worker": row.worker, "fair_key": row.fair_key, "target": row.target,
-        "unique_key": row.unique_key, "expires": _moment(row.expires_at),
-        "cancel_requested": row.cancel_requested, "fingerprint": row.fingerprint,
-        "errors": [
-            {**one, "at": _moment(one["at"])} for one in json.loads(row.errors or "[]")
-        ],
-        "result": json.loads(row.result) if row.result else None,
-        "progress": json.loads(row.progress) if row.progress else None,
-        "options": dict(known), "requeued_from": row.requeued_from,
-    }  # fmt: skip
-
-
 def _given(job: Claimed) -> Body:
     return {
         "id": job.id, "token": job.token, "attempt": job.attempt, "queue": job.queue,
         "kind": job.kind, "args": json.loads(job.args), "max_attempts": job.max_attempts,
-        "lease_until": _moment(job.lease_until), "run_at": _moment(job.run_at),
+        "lease_until": moment(job.lease_until), "run_at": moment(job.run_at),
         "options": dict(options(job.options)),
     }  # fmt: skip
 
@@ -461,7 +340,7 @@ def _breaker(row: BreakerRow, now: int) -> Body:
         calls = [a + b for a, b in zip(calls, counts, strict=True)]
     opens = max(0.0, (row.open_until - now) / 1000.0) if row.state == circuit.OPEN else None
     return {
-        "target": row.target, "state": row.state, "since": _moment(row.changed_at),
+        "target": row.target, "state": row.state, "since": moment(row.changed_at),
         "half_open_in_seconds": opens, "trips": row.trips, "calls": calls[0],
         "failures": calls[1], "slow": calls[2],
     }  # fmt: skip

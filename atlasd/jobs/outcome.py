@@ -21,11 +21,13 @@ LOST_RETRY = Retry(base=250, factor=4.0, cap=60_000, jitter=0.5)
 to blame. One that takes worker after worker down waits longer each time."""
 
 
-def failed(row: Row, failure: Failure, now: int, chance: float) -> Transition:
-    """The next state of a job that failed."""
+def failed(
+    row: Row, failure: Failure, now: int, chance: float, *, generation: int = 0
+) -> Transition:
+    """The next state of a job that failed; the failure remembers the configuration's number."""
     known = options(row.options)
     print_ = fingerprint(row.kind, failure.error, failure.frames, failure.message)
-    errors = _with(row.errors, _entry(row, failure, now))
+    errors = _with(row.errors, _entry(row, failure, now, generation))
     if row.cancel_requested:
         return Transition(
             state=JobState.CANCELLED, reason="user", errors=errors, fingerprint=print_
@@ -47,7 +49,7 @@ def failed(row: Row, failure: Failure, now: int, chance: float) -> Transition:
     )
 
 
-def lost(row: Row, now: int, chance: float, *, why: str) -> Transition:
+def lost(row: Row, now: int, chance: float, *, why: str, generation: int = 0) -> Transition:
     """The next state of a job whose worker is gone."""
     times = row.lost_count + 1
     said = {
@@ -55,7 +57,7 @@ def lost(row: Row, now: int, chance: float, *, why: str) -> Transition:
         "connection": "the worker's connection broke",
     }
     failure = Failure(id=row.id, token=row.token, error="worker_lost", message=said.get(why, why))
-    errors = _with(row.errors, _entry(row, failure, now))
+    errors = _with(row.errors, _entry(row, failure, now, generation))
     print_ = fingerprint(row.kind, "worker_lost", (), "")
     if row.cancel_requested:
         return Transition(
@@ -97,7 +99,7 @@ def retry_of(known: Mapping[str, Any]) -> Retry:
     return Retry(**known["retry"]) if "retry" in known else Retry()
 
 
-def _entry(row: Row, failure: Failure, now: int) -> dict[str, object]:
+def _entry(row: Row, failure: Failure, now: int, generation: int) -> dict[str, object]:
     entry: dict[str, object] = {
         "at": now,
         "attempt": row.attempt,
@@ -106,6 +108,8 @@ def _entry(row: Row, failure: Failure, now: int) -> dict[str, object]:
     }
     if failure.frames:
         entry["frames"] = list(failure.frames[-10:])
+    if generation:
+        entry["generation"] = generation
     return entry
 
 

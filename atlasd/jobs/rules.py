@@ -49,6 +49,8 @@ class QueueRules:
     """Of targets that the configuration doesn't name."""
     retention: Retention = field(default_factory=Retention)
     chance: Callable[[], float] = random.random
+    generation: int = 0
+    """Number of the configuration that these are from; failures remember it."""
 
     def limits(self, queue: str) -> QueueLimits:
         """See `Rules`."""
@@ -93,11 +95,11 @@ class QueueRules:
 
     def failed(self, row: Row, failure: Failure, now: int) -> Transition:
         """See `Rules`."""
-        return outcome.failed(row, failure, now, self.chance())
+        return outcome.failed(row, failure, now, self.chance(), generation=self.generation)
 
     def lost(self, row: Row, now: int, *, why: str) -> Transition:
         """See `Rules`."""
-        return outcome.lost(row, now, self.chance(), why=why)
+        return outcome.lost(row, now, self.chance(), why=why, generation=self.generation)
 
     def breaker(
         self, row: BreakerRow, results: Sequence[tuple[bool, int, int]], now: int

@@ -62,6 +62,7 @@ class JobRetryRequest(JobRequest):
 class JobsRequest(Model):
     """Which jobs."""
 
+    id: tuple[int, ...] = Field(default=(), max_length=1000, description="Only these.")
     queue: str | None = Field(default=None, max_length=128, description="Only of this queue.")
     kind: str | None = Field(default=None, max_length=128, description="Only of this kind.")
     state: tuple[_STATES, ...] = Field(
@@ -104,6 +105,9 @@ class JobError(Model):
     error: str = Field(description="Type of the error.")
     message: str = Field(description="What it says.")
     frames: tuple[str, ...] = Field(default=(), description="Where, the innermost last.")
+    generation: int = Field(
+        default=0, description="The configuration that was in force; 0: not known."
+    )
 
 
 class JobDetail(Job):
@@ -251,46 +255,6 @@ class Touched(Model):
 
     jobs: int = Field(description="How many.")
     dry_run: bool = Field(description="Whether they were only counted.")
-
-
-class DeadGroupsRequest(Model):
-    """How many groups of dead jobs."""
-
-    limit: int = Field(default=50, ge=1, le=1000, description="At most this many, largest first.")
-
-
-class DeadGroup(Model):
-    """Dead jobs that failed in the same way."""
-
-    fingerprint: str = Field(description="Equal for equal failures.")
-    queue: str = Field(description="Their queue.")
-    kind: str = Field(description="Their handler.")
-    reason: str = Field(description="exhausted, buried or worker_lost.")
-    error: str = Field(description="The last failure of one of them.")
-    jobs: int = Field(description="How many.")
-    first: datetime | None = Field(description="When the first of them died.")
-    last: datetime | None = Field(description="When the last of them died.")
-
-
-class DeadGroups(Model):
-    """Dead jobs by what killed them."""
-
-    groups: tuple[DeadGroup, ...] = Field(description="The largest first.")
-
-
-class DeadRequest(Model):
-    """Which dead jobs."""
-
-    queue: str | None = Field(default=None, max_length=128, description="Only of this queue.")
-    kind: str | None = Field(default=None, max_length=128, description="Only of this kind.")
-    fingerprint: str | None = Field(default=None, max_length=64, description="Only of this group.")
-    dry_run: bool = Field(default=False, description="Only count them.")
-
-
-class DeadRequeueRequest(DeadRequest):
-    """Which dead jobs, and how many of them."""
-
-    limit: int | None = Field(default=None, ge=1, description="At most this many; null: all.")
 
 
 class BreakerRequest(Model):

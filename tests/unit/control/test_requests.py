@@ -163,3 +163,13 @@ def test_any_query_is_a_request_or_a_refusal(
         assert json.loads(json.dumps(found.to_wire()))["error"]["message"]
     else:
         assert isinstance(found, model)
+
+
+def test_a_number_in_the_path_is_one_beside_a_strict_body() -> None:
+    operation = BY_NAME["job.retry"]
+    found = request_from(operation, models.JobRetryRequest, {"id": "17"}, body={"args": {"a": 1}})
+    assert isinstance(found, models.JobRetryRequest)
+    assert (found.id, found.args) == (17, {"a": 1})
+    for wrong in ("x", "-1", "1" * 30, "٣"):
+        with pytest.raises(AtlasError, match="id: "):
+            request_from(operation, models.JobRetryRequest, {"id": wrong}, body={})
