@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from atlasd.contracts.queue import HELD, Row, ScheduleRow, Slot
+from atlasd.jobs.asking import Ask, Body
 from atlasd.jobs.engine import JobEngine
-from atlasd.jobs.operations import Ask, Body
 from atlasd.jobs.schedules import Schedule
 from atlasd.jobs.timetable import known
 
