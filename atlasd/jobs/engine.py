@@ -115,6 +115,8 @@ class JobEngine:
 
     def due_in(self, milliseconds: int) -> None:
         """Something will be due then: have maintenance come round in time."""
+        if not self._next:
+            return  # its first round is still to come
         at = asyncio.get_running_loop().time() + milliseconds / 1000.0
         if at < self._next:
             self._next = at

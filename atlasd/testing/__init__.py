@@ -11,9 +11,11 @@ The suites need pytest and pytest-asyncio beside atlasd:
             return load_drop_in(Path("backlog.py").resolve(), CheckType)
         ...
 
-`SecretBackendSuite` in `atlasd.testing.secrets` and `ConfigSourceSuite` in
-`atlasd.testing.config_sources` are used in the same way. `MemoryBackend` is a secret backend that
-fails as it is told, for tests of what uses one.
+`SecretBackendSuite` in `atlasd.testing.secrets`, `ConfigSourceSuite` in
+`atlasd.testing.config_sources` and `QueueStoreSuite` in `atlasd.testing.queue` are used in the same
+way. `MemoryBackend` is a secret backend that fails as it is told, for tests of what uses one.
+
+What authors of applications test their jobs with is `JobKit` in `atlasd.testing.jobs`.
 """
 
 from atlasd.clock import HandClock

@@ -211,9 +211,9 @@ class MemoryQueue:
             if after != before:
                 self.kept.breakers[target] = after
         self._results = {}
-        if ask is None or ask.limit <= 0:
+        if ask is None or ask.limit <= 0 or not ask.wait:
             self._serve()
-            return held, ()
+            return held, self._claim(ask, self._now())[0] if ask is not None else ()
         waiting = Waiting(ask, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._serve()

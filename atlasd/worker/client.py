@@ -145,3 +145,10 @@ _shared = Client()
 def shared() -> Client:
     """The client that handlers' `enqueue` use."""
     return _shared
+
+
+def share(client: Client) -> Client:
+    """Have handlers' `enqueue` use another client; the one that they used before."""
+    global _shared
+    before, _shared = _shared, client
+    return before

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -160,3 +162,15 @@ async def test_the_plugin_that_is_shown_gives_a_verdict(tmp_path: Path) -> None:
     async with check_type.open(settings, Context()) as opened:
         verdict = await opened.run(timedelta(seconds=5))
     assert (verdict.status, verdict.observed_value) == ("warn", 2)
+
+
+def test_the_tests_of_jobs_that_are_shown_pass(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "how-to" / "test-jobs.md"
+    (source,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert source.count("\ndef test_") == 3
+    (tmp_path / "test_shown.py").write_text(source)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shown.py"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
