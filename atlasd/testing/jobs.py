@@ -22,7 +22,7 @@ from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from atlasd.clock import HandClock
 from atlasd.contracts.queue import (
@@ -36,6 +36,7 @@ from atlasd.contracts.queue import (
     Row,
     Settlement,
 )
+from atlasd.errors import AtlasError
 from atlasd.jobs.engine import JobEngine
 from atlasd.jobs.newjob import new_jobs
 from atlasd.jobs.rules import QueueRules
@@ -47,6 +48,7 @@ from atlasd.worker.context import Context
 from atlasd.worker.errors import Bury, Discard, Retry
 from atlasd.worker.feed import Job
 from atlasd.worker.registry import HANDLERS, Handler
+from atlasd.worker.wire import Connection, Pending
 
 T = TypeVar("T")
 
@@ -215,21 +217,39 @@ class JobKit:
 
 
 class _KitClient(Client):
-    """A producer's way to the kit."""
+    """A producer's client whose every connection ends in the kit."""
 
     def __init__(self, kit: JobKit) -> None:
         super().__init__()
         self._kit = kit
 
-    def _call(self, op: str, body: dict[str, Any], *, again: bool = False) -> dict[str, Any]:
-        del op, again
+    def _connected(self) -> Connection:
+        return cast("Connection", _KitConnection(self._kit))
+
+
+class _KitConnection:
+    """As much of a `Connection` as a producer needs; the answer is there when it is asked for."""
+
+    def __init__(self, kit: JobKit) -> None:
+        self._kit = kit
+
+    def send(self, _op: str, fields: dict[str, Any]) -> Pending:
         # There and back, as on the way to the daemon: what has no JSON is refused here as well.
-        said = json.loads(json.dumps(body))
+        said = json.loads(json.dumps(fields))
         if "job" in said:
             said["jobs"] = [{**said["job"], "args": one} for one in said["args"]]
-        jobs = new_jobs(said["jobs"])
-        enqueue = self._kit.store.enqueue(jobs, idempotency_key=said.get("key", ""))
-        return {"jobs": self._kit.at_once(enqueue)}
+        pending = Pending()
+        try:
+            jobs = new_jobs(said["jobs"])
+            enqueue = self._kit.store.enqueue(jobs, idempotency_key=said.get("key", ""))
+            pending.answer = {"jobs": self._kit.at_once(enqueue)}
+        except AtlasError as error:
+            pending.error = error
+        pending.done = True
+        return pending
+
+    def wait(self, pending: Pending) -> dict[str, Any]:
+        return pending.result()
 
 
 class _Outcome:
