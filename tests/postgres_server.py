@@ -10,6 +10,8 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import psutil
 
@@ -53,6 +55,73 @@ def _user() -> pwd.struct_passwd | None:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     return None
+
+
+class PostgresServers:
+    """At most one server of each version, for all tests of a process."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, PostgresServer] = {}
+
+    def get(self, version: str) -> "PostgresServer":
+        """The server, started with the first call."""
+        found = self._running.get(version)
+        if found is None:
+            found = self._running[version] = PostgresServer(version)
+            found.start()
+        return found
+
+    def close(self) -> None:
+        """End them all."""
+        for server in self._running.values():
+            server.remove()
+
+
+class HandWoundSchema:
+    """A schema of a server for one test, with a queue in it whose clock is wound by hand."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.name = f"q{uuid4().hex[:12]}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As in `[jobs.stores.postgres]`."""
+        return {"dsn": self.dsn, "schema": self.name}
+
+    async def make(self) -> None:
+        """Have the store make its tables, and stop its clock."""
+        from atlasd_plugins.queue_postgres.access import access_of
+        from atlasd_plugins.queue_postgres.link import Link
+        from atlasd_plugins.queue_postgres.migrations import migrate
+        from atlasd_plugins.queue_postgres.settings import PostgresSettings
+
+        access = access_of(PostgresSettings.model_validate(self.settings))
+        link = Link(access)
+        await migrate(link, access)
+        await link.close()
+        await self.sql(
+            "CREATE TABLE hand_clock (ms bigint); INSERT INTO hand_clock VALUES (1700000000000);"
+            " CREATE OR REPLACE FUNCTION now_ms() RETURNS bigint LANGUAGE sql STABLE AS"
+            f" $$ SELECT ms FROM {self.name}.hand_clock $$"
+        )
+
+    async def sql(self, text: str) -> list[tuple[Any, ...]]:
+        """Rows of a statement."""
+        import psycopg
+
+        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as it:
+            await it.execute(f"SET search_path TO {self.name}")
+            cursor = await it.execute(text.encode())
+            return await cursor.fetchall() if cursor.description else []
+
+    async def advance(self, milliseconds: int) -> None:
+        """Let its clock go forward."""
+        await self.sql(f"UPDATE hand_clock SET ms = ms + {milliseconds}")
+
+    async def drop(self) -> None:
+        """Delete it."""
+        await self.sql(f"DROP SCHEMA IF EXISTS {self.name} CASCADE")
 
 
 class PostgresServer:

@@ -1,9 +1,9 @@
 """The PostgreSQL queue itself: its clock, its commits, and several hosts on one database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -29,79 +29,28 @@ from atlasd.testing import PlainContext
 from atlasd_plugins.queue_postgres import open_store
 from atlasd_plugins.queue_postgres.settings import PostgresSettings
 from atlasd_plugins.queue_postgres.store import PostgresQueue
-from tests.postgres_server import PostgresServer, lacking
-
-
-@pytest.fixture(scope="session", params=["current", "15"])
-def server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    if why := lacking(request.param):
-        pytest.skip(why)
-    found = PostgresServer(request.param)
-    try:
-        found.start()
-        yield found
-    finally:
-        found.remove()
+from tests.postgres_server import HandWoundSchema
 
 
 Opener = Callable[..., Awaitable[PostgresQueue]]
 
 
-class Database:
-    """One schema of the server, with a clock that is wound by hand."""
-
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
-        self.schema = f"q{uuid4().hex[:12]}"
-        self._wound = False
-
-    async def wind_up(self) -> None:
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as it:
-            await it.execute(
-                f"SET search_path TO {self.schema};"
-                " CREATE TABLE hand_clock (ms bigint);"
-                " INSERT INTO hand_clock VALUES (1700000000000);"
-                " CREATE OR REPLACE FUNCTION now_ms() RETURNS bigint LANGUAGE sql STABLE AS"
-                f" $$ SELECT ms FROM {self.schema}.hand_clock $$"
-            )
-
-    async def sql(self, text: str) -> list[tuple[object, ...]]:
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as it:
-            await it.execute(f"SET search_path TO {self.schema}")
-            cursor = await it.execute(text.encode())
-            return await cursor.fetchall() if cursor.description else []
-
-    async def advance(self, milliseconds: int) -> None:
-        await self.sql(f"UPDATE hand_clock SET ms = ms + {milliseconds}")
+@pytest.fixture
+def database(postgres_schema: HandWoundSchema) -> HandWoundSchema:
+    return postgres_schema
 
 
 @pytest.fixture
-async def database(server: PostgresServer) -> AsyncIterator[Database]:
-    found = Database(server.dsn)
-    yield found
-    await found.sql(f"DROP SCHEMA IF EXISTS {found.schema} CASCADE")
-
-
-@pytest.fixture
-async def opened(database: Database, tmp_path: Path) -> AsyncIterator[Opener]:
-    from contextlib import AsyncExitStack
-
+async def opened(database: HandWoundSchema, tmp_path: Path) -> AsyncIterator[Opener]:
     context = PlainContext(tmp_path)
     async with AsyncExitStack() as stack:
 
         async def opener(rules: QueueRules | None = None, **settings: object) -> PostgresQueue:
-            said = {"dsn": database.dsn, "schema": database.schema, **settings}
+            said = PostgresSettings.model_validate({**database.settings, **settings})
             store = await stack.enter_async_context(
-                open_store(
-                    PostgresSettings.model_validate(said),
-                    context,
-                    rules or QueueRules(chance=lambda: 0.0),
-                )
+                open_store(said, context, rules or QueueRules(chance=lambda: 0.0))
             )
             assert isinstance(store, PostgresQueue)
-            if not database._wound:
-                await database.wind_up()
-                database._wound = True
             return store
 
         yield opener
@@ -168,7 +117,7 @@ async def test_a_claim_that_was_given_up_takes_nothing(queue: PostgresQueue) -> 
 
 
 async def test_a_failure_is_tried_again_later_and_a_token_grows(
-    queue: PostgresQueue, database: Database
+    queue: PostgresQueue, database: HandWoundSchema
 ) -> None:
     await queue.enqueue([mail()])
     _, (job,) = await queue.exchange([], ask())
@@ -193,7 +142,9 @@ async def test_released_attempts_are_not_counted(queue: PostgresQueue) -> None:
     assert (again.token, again.attempt) == (2, 1)
 
 
-async def test_a_lease_that_ran_out_is_somebody_elses(opened: Opener, database: Database) -> None:
+async def test_a_lease_that_ran_out_is_somebody_elses(
+    opened: Opener, database: HandWoundSchema
+) -> None:
     dead, alive = await opened(), await opened()
     await dead.enqueue([mail()])
     _, (job,) = await dead.exchange([], ask("dead"))
@@ -245,7 +196,7 @@ async def test_a_job_that_the_database_refuses_fails_alone(queue: PostgresQueue)
     assert len(await queue.select(Filter(), 100)) == 1
 
 
-async def test_unique_keys(queue: PostgresQueue, database: Database) -> None:
+async def test_unique_keys(queue: PostgresQueue, database: HandWoundSchema) -> None:
     (first,) = await queue.enqueue([mail(unique_key="k")])
     twice = await queue.enqueue([mail(unique_key="k"), mail(unique_key="l"), mail(unique_key="l")])
     assert [one.outcome for one in twice] == ["existing", "created", "existing"]
@@ -267,7 +218,7 @@ async def test_unique_keys(queue: PostgresQueue, database: Database) -> None:
 
 
 async def test_the_same_idempotency_key_gives_the_same_answer(
-    opened: Opener, database: Database
+    opened: Opener, database: HandWoundSchema
 ) -> None:
     one, other = await opened(), await opened()
     answers = await asyncio.gather(
@@ -314,7 +265,7 @@ async def test_two_hosts_never_claim_the_same_job(opened: Opener) -> None:
     assert len(found) == len(set(found)) == 400
 
 
-async def test_limits_hold_over_all_hosts(opened: Opener, database: Database) -> None:
+async def test_limits_hold_over_all_hosts(opened: Opener, database: HandWoundSchema) -> None:
     rules = QueueRules(
         queues={"email": QueueLimits(concurrency=5, key_concurrency=2)}, chance=lambda: 0.0
     )
@@ -331,7 +282,7 @@ async def test_limits_hold_over_all_hosts(opened: Opener, database: Database) ->
     assert len(more) == 1
 
 
-async def test_a_rate_holds_over_all_hosts(opened: Opener, database: Database) -> None:
+async def test_a_rate_holds_over_all_hosts(opened: Opener, database: HandWoundSchema) -> None:
     rules = QueueRules(queues={"email": QueueLimits(rate=10.0, burst=2)}, chance=lambda: 0.0)
     hosts = [await opened(rules), await opened(rules)]
     await hosts[0].enqueue([mail() for _ in range(50)])
@@ -354,7 +305,7 @@ async def test_fair_keys_share(queue: PostgresQueue) -> None:
 
 
 async def test_a_breaker_is_shared_and_lets_out_one_probe(
-    opened: Opener, database: Database
+    opened: Opener, database: HandWoundSchema
 ) -> None:
     rules = QueueRules(circuit=CircuitPolicy(minimum_calls=4), chance=lambda: 0.0)
     one, other = await opened(rules), await opened(rules)
@@ -440,7 +391,7 @@ async def test_dead_jobs_are_grouped(queue: PostgresQueue) -> None:
     assert (group.jobs, group.reason, group.error) == (3, "exhausted", "ValueError: no")
 
 
-async def test_what_expired_or_is_old_goes(queue: PostgresQueue, database: Database) -> None:
+async def test_what_expired_or_is_old_goes(queue: PostgresQueue, database: HandWoundSchema) -> None:
     await queue.enqueue([mail(expires_in=1_000), mail()])
     await database.advance(1_000)
     assert (await queue.maintain()).expired == 1
@@ -452,7 +403,7 @@ async def test_what_expired_or_is_old_goes(queue: PostgresQueue, database: Datab
 
 
 async def test_a_state_and_its_final_time_go_together(
-    queue: PostgresQueue, database: Database
+    queue: PostgresQueue, database: HandWoundSchema
 ) -> None:
     await queue.enqueue([mail()])
     for state, final in (("completed", "NULL"), ("available", "5"), ("asleep", "NULL")):
@@ -487,7 +438,7 @@ async def test_a_database_that_is_not_there_is_named_without_its_password(
 
 
 async def test_a_schema_of_a_newer_version_is_left_alone(
-    opened: Opener, database: Database
+    opened: Opener, database: HandWoundSchema
 ) -> None:
     await opened()
     await database.sql("UPDATE version SET version = 999")
