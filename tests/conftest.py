@@ -1,11 +1,11 @@
 """What holds for all tests."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
-from tests.postgres_server import HandWoundSchema, PostgresServer, PostgresServers, lacking
+from tests.postgres_server import HandWoundSchema, PostgresServers, lacking
 
 # A deadline would measure how busy the machine is, and fail where nothing is wrong.
 settings.register_profile("atlasd", deadline=None)
@@ -30,17 +30,13 @@ def postgres_servers() -> Iterator[PostgresServers]:
 
 # Not of the session itself: tests come in random order, and would start and end servers all day.
 @pytest.fixture(params=["current", "15"])
-def postgres_server(
-    request: pytest.FixtureRequest, postgres_servers: PostgresServers
-) -> PostgresServer:
-    if why := lacking(request.param):
+def postgres_version(request: pytest.FixtureRequest) -> str:
+    version: str = request.param
+    if why := lacking(version):
         pytest.skip(why)
-    return postgres_servers.get(request.param)
+    return version
 
 
 @pytest.fixture
-async def postgres_schema(postgres_server: PostgresServer) -> AsyncIterator[HandWoundSchema]:
-    schema = HandWoundSchema(postgres_server.dsn)
-    await schema.make()
-    yield schema
-    await schema.drop()
+def postgres_schema(postgres_version: str, postgres_servers: PostgresServers) -> HandWoundSchema:
+    return postgres_servers.schema(postgres_version)

@@ -1,5 +1,6 @@
 """PostgreSQL servers for tests: real ones, of the versions that are installed."""
 
+import asyncio
 import contextlib
 import importlib.util
 import os
@@ -21,6 +22,7 @@ FAST = (
     "full_page_writes=off",
     "shared_buffers=32MB",
     "max_connections=200",
+    "autovacuum=off",
 )
 """Settings for tests in which the machine does not fail."""
 DURABLE = ("fsync=on", "shared_buffers=32MB", "max_connections=100")
@@ -58,10 +60,11 @@ def _user() -> pwd.struct_passwd | None:
 
 
 class PostgresServers:
-    """At most one server of each version, for all tests of a process."""
+    """At most one server of each version, and one schema in it, for all tests of a process."""
 
     def __init__(self) -> None:
         self._running: dict[str, PostgresServer] = {}
+        self._schemas: dict[str, HandWoundSchema] = {}
 
     def get(self, version: str) -> "PostgresServer":
         """The server, started with the first call."""
@@ -71,26 +74,40 @@ class PostgresServers:
             found.start()
         return found
 
+    def schema(self, version: str) -> "HandWoundSchema":
+        """A schema with an empty queue, for one test at a time: to make one takes much longer."""
+        found = self._schemas.get(version)
+        if found is None:
+            found = self._schemas[version] = HandWoundSchema(self.get(version).dsn)
+        found.empty()
+        return found
+
     def close(self) -> None:
         """End them all."""
+        for schema in self._schemas.values():
+            schema.close()
         for server in self._running.values():
             server.remove()
 
 
 class HandWoundSchema:
-    """A schema of a server for one test, with a queue in it whose clock is wound by hand."""
+    """A schema with a queue in it whose clock is wound by hand."""
 
     def __init__(self, dsn: str) -> None:
+        import psycopg
+
         self.dsn = dsn
         self.name = f"q{uuid4().hex[:12]}"
+        asyncio.run(self._make())
+        self._connection = psycopg.connect(dsn, autocommit=True)
+        self.sql(f"SET search_path TO {self.name}")
+        self.sql("CREATE TABLE hand_clock (ms bigint)")
+        self.sql(
+            "CREATE OR REPLACE FUNCTION now_ms() RETURNS bigint LANGUAGE sql STABLE AS"
+            f" $$ SELECT ms FROM {self.name}.hand_clock $$"
+        )
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As in `[jobs.stores.postgres]`."""
-        return {"dsn": self.dsn, "schema": self.name}
-
-    async def make(self) -> None:
-        """Have the store make its tables, and stop its clock."""
+    async def _make(self) -> None:
         from atlasd_plugins.queue_postgres.access import access_of
         from atlasd_plugins.queue_postgres.link import Link
         from atlasd_plugins.queue_postgres.migrations import migrate
@@ -100,28 +117,33 @@ class HandWoundSchema:
         link = Link(access)
         await migrate(link, access)
         await link.close()
-        await self.sql(
-            "CREATE TABLE hand_clock (ms bigint); INSERT INTO hand_clock VALUES (1700000000000);"
-            " CREATE OR REPLACE FUNCTION now_ms() RETURNS bigint LANGUAGE sql STABLE AS"
-            f" $$ SELECT ms FROM {self.name}.hand_clock $$"
-        )
 
-    async def sql(self, text: str) -> list[tuple[Any, ...]]:
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As in `[jobs.stores.postgres]`."""
+        return {"dsn": self.dsn, "schema": self.name}
+
+    def sql(self, text: str) -> list[tuple[Any, ...]]:
         """Rows of a statement."""
-        import psycopg
+        cursor = self._connection.execute(text.encode())
+        return cursor.fetchall() if cursor.description else []
 
-        async with await psycopg.AsyncConnection.connect(self.dsn, autocommit=True) as it:
-            await it.execute(f"SET search_path TO {self.name}")
-            cursor = await it.execute(text.encode())
-            return await cursor.fetchall() if cursor.description else []
+    def empty(self) -> None:
+        """Forget everything, and set the clock back."""
+        names = self.sql(
+            "SELECT tablename FROM pg_tables WHERE schemaname = current_schema"
+            " AND tablename <> 'version'"
+        )
+        self.sql(f"TRUNCATE {', '.join(name for (name,) in names)} RESTART IDENTITY")
+        self.sql("INSERT INTO hand_clock VALUES (1700000000000)")
 
     async def advance(self, milliseconds: int) -> None:
         """Let its clock go forward."""
-        await self.sql(f"UPDATE hand_clock SET ms = ms + {milliseconds}")
+        self.sql(f"UPDATE hand_clock SET ms = ms + {milliseconds}")
 
-    async def drop(self) -> None:
-        """Delete it."""
-        await self.sql(f"DROP SCHEMA IF EXISTS {self.name} CASCADE")
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
 
 
 class PostgresServer:

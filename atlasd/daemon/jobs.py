@@ -188,7 +188,9 @@ class JobThread:
         loop = asyncio.get_running_loop()
         settings = self._settings or offer.descriptor.settings()
         async with offer.descriptor.open(settings, context, self.rules) as store:
-            engine = JobEngine(store, identity=identity, settled=self._count)
+            engine = JobEngine(
+                store, identity=identity, settled=self._count, shared=offer.descriptor.shared
+            )
             server = await loop.create_unix_server(
                 partial(FramedJobs, engine, admit=admit), sock=self._socket.open()
             )

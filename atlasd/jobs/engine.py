@@ -36,8 +36,10 @@ BEAT = LEASE // 3
 CHUNK = 1000
 """Rows of each kind that one round of maintenance touches: the loop has its turn in between."""
 IDLE = 60.0
-"""Seconds after which maintenance looks round though nothing is known to be due: other hosts, a
-clock that was set."""
+"""Seconds after which maintenance looks round though nothing is known to be due: a clock that was
+set."""
+IDLE_SHARED = 5.0
+"""The same where other hosts use the store: what they know to be due is due though they be gone."""
 RETRY = 1.0
 """Seconds before a store that failed is tried again."""
 _ACCEPTING = 4
@@ -54,8 +56,12 @@ class JobEngine:
         *,
         identity: str,
         settled: Callable[[str, int], object] | None = None,
+        shared: bool = False,
     ) -> None:
-        """`identity` begins the names of sessions; `settled` hears of outcomes and their number."""
+        """`identity` begins the names of sessions; `settled` hears of outcomes and their number.
+
+        `shared`: other hosts use the store as well.
+        """
         self.store = store
         self.sessions: dict[str, Session] = {}
         self.measures = Measures()
@@ -64,6 +70,7 @@ class JobEngine:
         self.trouble = ""
         """Why the store cannot be used now; empty when it can."""
         self._identity = identity
+        self._idle = IDLE_SHARED if shared else IDLE
         self._settled = settled or (lambda _word, _count: None)
         self._numbers = itertools.count(1)
         self._due = asyncio.Event()
@@ -88,7 +95,7 @@ class JobEngine:
     async def run(self) -> None:
         """Promote, expire, take back and forget what is due, until cancelled."""
         while True:
-            pause = IDLE
+            pause = self._idle
             try:
                 done = await self.store.maintain(CHUNK)
                 self.trouble = ""
@@ -97,7 +104,7 @@ class JobEngine:
                 if max(done.promoted, done.lost, done.expired, done.pruned) >= CHUNK:
                     pause = 0.0
                 elif done.next_due:
-                    pause = min(IDLE, max(0.0, (done.next_due - now) / 1000.0))
+                    pause = min(self._idle, max(0.0, (done.next_due - now) / 1000.0))
             except AtlasError as error:
                 if error.message != self.trouble:
                     _log.error("%s (%s)", error.message, error.hint)

@@ -15,8 +15,8 @@ from atlasd_plugins.queue_postgres.lanes import Lanes
 from atlasd_plugins.queue_postgres.link import Rows, Statement, Transaction
 from atlasd_plugins.queue_postgres.settling import Breakers
 
-FEW = 4
-"""Lanes up to which each is counted as far as anybody may want of it."""
+COUNTED = 4_000
+"""Jobs of all lanes together that are counted at most, as a rule."""
 
 
 class Take(NamedTuple):
@@ -39,7 +39,7 @@ class Turn:
         seen = self.lanes_seen
         if seen <= 1:
             return 1
-        return wanted if seen <= FEW else max(4, 2 * wanted // seen)
+        return wanted if seen * wanted <= COUNTED else max(4, COUNTED // seen, 2 * wanted // seen)
 
 
 class Claiming:
@@ -74,6 +74,10 @@ class Claiming:
         self, turn: Transaction, heads: Rows, fresh: Mapping[int, Sequence[int]], now: int
     ) -> list[Statement]:
         """The statements that claim; `fresh` are jobs of this transaction, by lane."""
+        if len(heads) > 1 and self._turn.lanes_seen <= 1:
+            # They were thought to be one, of which nobody needs to know how many jobs it has.
+            self._turn.lanes_seen = len(heads)
+            (heads,) = await turn.ask(*self.first())
         await self._lanes.know(turn, (lane for lane, _, _ in heads))
         lanes = self._with_jobs(heads, fresh)
         if not lanes:

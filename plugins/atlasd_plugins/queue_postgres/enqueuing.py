@@ -136,16 +136,17 @@ class Enqueuing:
         while True:
             found = await turn.rows(sql.BY_UNIQUE, job.unique_key)
             if found:
-                ((number, word, until),) = found
-                if not 0 < until <= now:
-                    return await self._conflict(turn, job, number, JobState(word), now)
-                await turn.rows(sql.FREE_UNIQUE, str(number))
+                if not 0 < found[0][2] <= now:
+                    return await self._conflict(turn, job, found[0], now)
+                await turn.rows(sql.FREE_UNIQUE, str(found[0][0]))
             if await turn.rows(sql.ENQUEUE, json.dumps([row]), str(now)):
                 return Enqueued(row[0], self._note(job, row[1], now))
 
     async def _conflict(
-        self, turn: Transaction, job: NewJob, number: int, state: JobState, now: int
+        self, turn: Transaction, job: NewJob, other: tuple[Any, ...], now: int
     ) -> Enqueued:
+        number, word, _, queue, priority = other
+        state = JobState(word)
         waits = state in (JobState.SCHEDULED, JobState.AVAILABLE)
         if job.on_conflict == "reject":
             return Enqueued(number, state, "rejected")
@@ -155,7 +156,7 @@ class Enqueuing:
         if job.on_conflict == "move_run_at" and waits:
             run_at = job.run_at or now + job.delay
             state = JobState.SCHEDULED if run_at > now else JobState.AVAILABLE
-            rank = self._rules.rank(job.queue, job.priority, run_at)
+            rank = self._rules.rank(queue, priority, run_at)
             await turn.rows(sql.MOVE_RUN_AT, state.value, str(run_at), str(rank), str(number))
             return Enqueued(number, state, "moved")
         return Enqueued(number, state, "existing")

@@ -83,6 +83,8 @@ class Landed:
     wake: int = 0
     left: bool = False
     """Whether jobs are available that nobody here has claimed."""
+    freed: bool = False
+    """Whether jobs that were held are available again."""
     missed: bool = False
     """Whether a claim came out with less than it was to have: another host was quicker."""
 
@@ -153,7 +155,8 @@ class Flight:
         landed.wake = self._claiming.wake
         claimed = sum(map(len, landed.claimed))
         fresh = sum(count for count, _ in self._enqueuing.fresh.values())
-        landed.left = fresh > claimed or self._settling.released()
+        landed.freed = self._settling.released()
+        landed.left = landed.freed or fresh > claimed
         landed.missed = bool(self._claiming.takes) and not claimed
 
     # --- heartbeats

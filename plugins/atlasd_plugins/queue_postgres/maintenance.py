@@ -9,8 +9,6 @@ from atlasd_plugins.queue_postgres.leaving import lost
 from atlasd_plugins.queue_postgres.link import Transaction
 from atlasd_plugins.queue_postgres.query import row_of
 
-AT_LEAST_EVERY = 5_000
-"""Milliseconds between two rounds: another host's jobs may be due, and that host be gone."""
 PATIENCE = 100
 """A count that took long is repeated when so many times that has passed."""
 
@@ -39,13 +37,12 @@ class Maintenance:
             (sql.FORGET_RATES, (str(now), str(limit))),
             (sql.NEXT_DUE, ()),
         )
-        soon = now + AT_LEAST_EVERY
         return Maintained(
             promoted=len(promoted),
             lost=len(late),
             expired=len(expired),
             pruned=pruned,
-            next_due=min(max(due, now + 1), soon) if due is not None else soon,
+            next_due=due or 0,
         )
 
     async def _prune(self, turn: Transaction, now: int, limit: int) -> int:

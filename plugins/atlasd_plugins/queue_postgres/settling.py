@@ -127,8 +127,8 @@ class Settling:
         return todo
 
     def released(self) -> bool:
-        """Whether something is available again, or will be."""
-        return bool(self._leaving)
+        """Whether a job that was held is available again."""
+        return any(one[1] == JobState.AVAILABLE.value for one in self._leaving)
 
 
 def leaving(row: Row, to: Transition, rules: Rules, now: int) -> list[Any]:

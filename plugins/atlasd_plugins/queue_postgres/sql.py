@@ -55,7 +55,8 @@ COPY jobs (id, lane, state, rank_at, run_at, created_at, priority, max_attempts,
     expires_at, kind, args, options) FROM STDIN
 """
 BY_UNIQUE = """
-SELECT id, state, unique_until FROM jobs WHERE unique_key = $1 FOR UPDATE
+SELECT j.id, j.state, j.unique_until, q.name, j.priority
+FROM jobs j JOIN queues q ON q.id = j.lane >> 32 WHERE j.unique_key = $1 FOR UPDATE OF j
 """
 FREE_UNIQUE = "UPDATE jobs SET unique_key = NULL WHERE id = $1::bigint"
 REPLACE_ARGS = "UPDATE jobs SET args = $1, options = $2 WHERE id = $3::bigint"
@@ -324,7 +325,8 @@ SELECT schedule, digest, since, paused, slot, job, held FROM schedules ORDER BY 
 KEEP_SCHEDULES = """
 INSERT INTO schedules (schedule, digest, since)
 SELECT r->>0, r->>1, now_ms() FROM json_array_elements($1::json) r
-ON CONFLICT (schedule) DO UPDATE SET digest = excluded.digest, since = excluded.since, held = 0
+ON CONFLICT (schedule) DO UPDATE SET digest = excluded.digest, since = excluded.since, held = 0,
+    slot = least(schedules.slot, excluded.since)
 WHERE schedules.digest <> excluded.digest
 """
 FORGET_SCHEDULES = """
@@ -339,7 +341,9 @@ INSERT INTO schedules (schedule, paused, since) VALUES ($1, $2::boolean, now_ms(
 ON CONFLICT (schedule) DO UPDATE SET
     since = CASE WHEN schedules.paused AND NOT excluded.paused THEN excluded.since
         ELSE schedules.since END,
-    held = CASE WHEN excluded.paused THEN 0 ELSE schedules.held END, paused = excluded.paused
+    slot = CASE WHEN schedules.paused AND NOT excluded.paused
+        THEN least(schedules.slot, excluded.since) ELSE schedules.slot END,
+    held = 0, paused = excluded.paused
 """
 # Who claims a slot waits here for whoever claims another of the same schedule.
 ADD_SCHEDULES = """

@@ -246,6 +246,9 @@ class PostgresQueue:
             self._again(pause)
         if landed.left:
             self._hints.send()
+        if landed.freed and still:
+            # They had looked before that was written.
+            self._looks = True
 
     def _again(self, pause: float) -> None:
         if self._wake is not None:
