@@ -13,7 +13,15 @@ from pydantic import BaseModel
 
 from atlasd.clock import Clock, RealClock, utc
 from atlasd.config import applications as of_applications
-from atlasd.config import defaults, deliveries, layers, resolving, rules, surroundings
+from atlasd.config import (
+    defaults,
+    deliveries,
+    layers,
+    resolving,
+    rules,
+    schedule_rules,
+    surroundings,
+)
 from atlasd.config.applications import Applications, Given, Result
 from atlasd.config.complaints import complaints
 from atlasd.config.convert import host_policy, service_spec
@@ -275,6 +283,7 @@ def _resolve(
         validated.settings, list(declared) if isinstance(declared, dict) else [], findings
     )
     deliveries.examine_variables(services, resolution.references, findings)
+    schedule_rules.examine_arguments(resolution.references, findings)
     of_applications.examine(validated.settings, table_at(resolution.data, "settings"), findings)
     reality = surroundings.examine(services, findings, host, environ, folder_of)
     given = Given()

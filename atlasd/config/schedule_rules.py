@@ -1,6 +1,9 @@
 """Rules of a schedule that no single setting of it can know."""
 
+from collections.abc import Mapping
+
 from atlasd.config.problems import Findings
+from atlasd.config.referenced import Referenced
 from atlasd.config.schedules import JOB_NAME, JOB_NAME_EXPECTED, Schedule
 from atlasd.config.service import NAME_EXPECTED
 from atlasd.config.units import NAME
@@ -25,6 +28,17 @@ def examine(name: str, schedule: Schedule, findings: Findings) -> None:
     for index, tag in enumerate(schedule.tags):
         if JOB_NAME.fullmatch(tag) is None:
             findings.add((*path, "tags", index), expected=JOB_NAME_EXPECTED, got=repr(tag))
+
+
+def examine_arguments(references: Mapping[KeyPath, Referenced], findings: Findings) -> None:
+    """Note secrets among what a job is made of: all of it is kept in the queue, and shown."""
+    for path, referenced in references.items():
+        if path[:2] == ("jobs", "schedules") and referenced.sources:
+            findings.add(
+                path,
+                got="a secret, and what a job is made of is kept in the queue and shown",
+                hint="have the handler read it: `secrets` of the worker's service",
+            )
 
 
 def _zone(schedule: Schedule, plan: str, path: KeyPath, findings: Findings) -> None:

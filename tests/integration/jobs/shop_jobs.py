@@ -54,3 +54,11 @@ def fail(how: str) -> None:
         raise Snooze(0.1)
     if how == "error":
         raise ValueError("no such address: 17")
+
+
+@job("shop.scheduled")
+def scheduled() -> None:
+    found = context()
+    assert found.scheduled_for is not None
+    with OUT.open("a") as out:
+        out.write(f"{found.schedule} {found.scheduled_for:%s} {found.id}\n")
