@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,12 +25,12 @@ KINDS = ("job.", "queue.", "dead.", "breaker.", "schedule.")
 
 
 class FakeJobs:
-    """One host's queue, opened once for each loop that asks, and closed with this object."""
+    """One host's queue, opened once for each loop that asks, and closed with the loop."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="atlasd-jobs-"))
         self.rules = QueueRules()
-        self._engines: dict[asyncio.AbstractEventLoop, JobEngine] = {}
+        self._engines: dict[asyncio.AbstractEventLoop, tuple[JobEngine, object]] = {}
         self.schedules: Mapping[str, Schedule] = {}
         self._methods = {
             **methods(self._ask, lambda: self.rules),
@@ -40,16 +40,20 @@ class FakeJobs:
     async def _ask(self, work: Callable[[JobEngine], Awaitable[T]]) -> T:
         loop = asyncio.get_running_loop()
         if loop not in self._engines:
-            path = self.folder / "queue.db"
-            store = SqliteQueue(path, connect(path), PlainContext(self.folder), self.rules)
-            engine = self._engines[loop] = JobEngine(store, identity="test")
-            engine.timetable.follow(self.schedules, shared=False)
-        return await work(self._engines[loop])
+            # The loop ends what it was left with when it ends: in its own thread, as SQLite wants.
+            opened = self._open()
+            self._engines[loop] = (await anext(opened), opened)
+        return await work(self._engines[loop][0])
 
-    def __del__(self) -> None:
-        for engine in self._engines.values():
-            assert isinstance(engine.store, SqliteQueue)
-            engine.store.group.connection.close()
+    async def _open(self) -> AsyncGenerator[JobEngine, None]:
+        path = self.folder / "queue.db"
+        store = SqliteQueue(path, connect(path), PlainContext(self.folder), self.rules)
+        engine = JobEngine(store, identity="test")
+        engine.timetable.follow(self.schedules, shared=False)
+        try:
+            yield engine
+        finally:
+            store.group.connection.close()
 
     def method(self, name: str) -> Callable[[Any, Caller], Awaitable[Any]]:
         """What performs an operation, as the control server calls it."""
