@@ -509,7 +509,8 @@ class QueueStore(Protocol):
     def maintain(self, limit: int = 1000) -> Awaitable[Maintained]:
         """Promote what is due, end what expired, take back what was lost, forget what is old.
 
-        At most `limit` rows of each kind: call again at once while that many were done.
+        At most `limit` rows of each kind: call again at once while that many were done. After the
+        store could not be used, it also proves that it can be written again.
         """
 
     def get(self, id: int) -> Awaitable[Row | None]:

@@ -112,7 +112,11 @@ class JobThread:
             )
 
         async def there() -> T:
-            return await work(engine)
+            try:
+                return await work(engine)
+            except AtlasError as error:
+                engine.failed(error)
+                raise
 
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
 

@@ -46,7 +46,13 @@ def is_shut(row: BreakerRow) -> bool:
 
 
 def tick(row: BreakerRow, now: int) -> BreakerRow:
-    """The breaker at this moment: one that has been open long enough is half open."""
+    """The breaker at this moment: one that has been open long enough is half open.
+
+    One that opened in what is now the future saw the clock go back: its time begins now.
+    """
+    if row.state == OPEN and now < row.changed_at:
+        rest = row.open_until - row.changed_at
+        return row._replace(changed_at=now, open_until=now + rest)
     if row.state == OPEN and now >= row.open_until:
         return _move(row, HALF_OPEN, now)._replace(successes=0)
     return row
@@ -89,7 +95,7 @@ def _counted(row: BreakerRow, failed: bool, slow: bool, now: int) -> BreakerRow:
     buckets = {
         name: counts
         for name, counts in json.loads(row.buckets).items()
-        if int(name) > bucket - BUCKETS
+        if bucket - BUCKETS < int(name) <= bucket
     }
     calls, failures, slows = buckets.get(str(bucket), (0, 0, 0))
     buckets[str(bucket)] = [calls + 1, failures + failed, slows + slow]

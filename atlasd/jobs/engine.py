@@ -106,11 +106,20 @@ class JobEngine:
                 elif done.next_due:
                     pause = min(self._idle, max(0.0, (done.next_due - now) / 1000.0))
             except AtlasError as error:
-                if error.message != self.trouble:
-                    _log.error("%s (%s)", error.message, error.hint)
-                self.trouble = error.message
+                self._note(error)
                 pause = RETRY
             await self._sleep(pause)
+
+    def failed(self, error: AtlasError) -> None:
+        """Note that the store refused something, though maintenance may have found nothing."""
+        if error.code == "job.store":
+            self._note(error)
+            self._due.set()  # whether it works again is tried now, and then every second
+
+    def _note(self, error: AtlasError) -> None:
+        if error.message != self.trouble:
+            _log.error("%s (%s)", error.message, error.hint)
+        self.trouble = error.message
 
     async def _sleep(self, pause: float) -> None:
         loop = asyncio.get_running_loop()
@@ -252,6 +261,7 @@ def settlements_of(said: dict[str, Any]) -> list[Settlement]:
                 raise TypeError("a job's id and token are whole numbers")
             if isinstance(one, Finish) and one.result:
                 json.loads(one.result)
+                one.result.encode()
     except (TypeError, ValueError, AttributeError) as error:
         raise AtlasError(
             "job.invalid",

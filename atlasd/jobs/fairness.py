@@ -95,7 +95,7 @@ def _gates(
         (by_key, limits.key_rate, limits.key_burst),
     ):
         if per_second and (lane.fair_key or name == lane.queue):
-            tat = rates.get(name, 0.0)
+            tat = rate.sane(rates.get(name, 0.0), now, rate=per_second, burst=burst)
             free = rate.allowed(tat, now, rate=per_second, burst=burst)
             gate(f"r:{name}", free, rate.next_allowed(tat, rate=per_second, burst=burst))
     breaker = breakers.get(lane.target) if lane.target else None
@@ -157,7 +157,10 @@ def _charge(
     for lane, count in taken.values():
         found = limits[lane.queue]
         by_key = f"{lane.queue}/{lane.fair_key}"
-        if found.rate:
-            rates[lane.queue] = rate.take(rates.get(lane.queue, 0.0), now, count, rate=found.rate)
-        if found.key_rate and lane.fair_key:
-            rates[by_key] = rate.take(rates.get(by_key, 0.0), now, count, rate=found.key_rate)
+        for name, per_second, burst in (
+            (lane.queue, found.rate, found.burst),
+            (by_key, found.key_rate, found.key_burst),
+        ):
+            if per_second and (lane.fair_key or name == lane.queue):
+                tat = rate.sane(rates.get(name, 0.0), now, rate=per_second, burst=burst)
+                rates[name] = rate.take(tat, now, count, rate=per_second)

@@ -305,6 +305,7 @@ class FramedJobs(asyncio.Protocol):
             if error is None:
                 answer(future.result())
             elif isinstance(error, AtlasError):
+                self._engine.failed(error)
                 self._refuse(number, error)
             else:
                 _log.error("a request failed", exc_info=error)

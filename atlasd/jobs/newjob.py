@@ -91,10 +91,22 @@ def arguments(args: object, where: str) -> str:
         text = _encode(args)
     else:
         raise _invalid(where, "expected an object")
+    _encodable(text, where)
     if len(text) > ARGS_LIMIT:
         hint = "put what is large into a file or a table, and its name into the job"
         raise _invalid(where, f"{len(text)} characters, at most {ARGS_LIMIT} are taken", hint)
     return text
+
+
+def _encodable(text: str, where: str) -> None:
+    """Refuse what no file and no database takes: half of a surrogate pair."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise _invalid(
+                where, f"character {error.start} is half of a surrogate pair, which has no encoding"
+            ) from None
 
 
 def duration(value: object, where: str) -> int:
@@ -163,8 +175,9 @@ def _unique(said: Mapping[str, Any], where: str, kind: str, args: str) -> tuple[
     else:
         raise _invalid(f"{where}.scope", "expected until_claimed, until_finished or window:PERIOD")
     key = value.get("key") or _digest(args, value.get("args"), where)
-    if not isinstance(key, str) or len(key) > 500:
-        raise _invalid(f"{where}.key", "expected text of at most 500 characters")
+    if not isinstance(key, str) or len(key) > 500 or "\0" in key:
+        raise _invalid(f"{where}.key", "expected text of at most 500 characters, without NUL")
+    _encodable(key, f"{where}.key")
     return f"{kind}:{key}", until, on_conflict
 
 

@@ -5,6 +5,14 @@ its rate exactly (ITU-T I.371).
 """
 
 
+def sane(tat: float, now: int, *, rate: float, burst: int) -> float:
+    """The TAT, unless it lies further ahead than any burst explains: then the clock went back.
+
+    Without it a clock that is set back by an hour would shut a queue for an hour.
+    """
+    return tat if tat <= now + burst * 1000.0 / rate + 1.0 else float(now)
+
+
 def allowed(tat: float, now: int, *, rate: float, burst: int) -> int:
     """How many may go now, at `rate` a second with bursts of `burst`; `tat` and `now` in ms."""
     interval = 1000.0 / rate

@@ -120,7 +120,7 @@ class MemoryQueue:
         return round(self._clock.wall() * 1000)
 
     def _mono(self) -> float:
-        return self._clock.monotonic() * 1000
+        return round(self._clock.monotonic() * 1000, 3)
 
     async def now(self) -> int:
         """See `QueueStore`."""

@@ -113,7 +113,8 @@ def _body(error: BaseException, verdict: str, took: int) -> dict[str, Any]:
 
 def _said(error: BaseException) -> str:
     try:
-        return str(error)[:MESSAGE]
+        # A file's name may hold bytes that have no character: they are shown, not sent.
+        return str(error)[:MESSAGE].encode(errors="backslashreplace").decode()
     except Exception:  # noqa: BLE001  an exception whose text cannot be made
         return ""
 

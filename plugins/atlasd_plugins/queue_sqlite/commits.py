@@ -70,14 +70,17 @@ class GroupCommit:
         self._wake: asyncio.TimerHandle | None = None
         self.broken = False
         """Whether a transaction failed: memory is read anew before the next."""
+        self.doubtful = False
+        """Whether the database or the disk refused something, and nothing was written since."""
         self.tally = Tally()
 
     def _mono(self) -> float:
-        return self._clock.monotonic() * 1000.0
+        # To the microsecond: what sums of fractions lack would keep a lease for a moment longer.
+        return round(self._clock.monotonic() * 1000.0, 3)
 
     def wall(self) -> int:
         """The clock, in milliseconds since the epoch."""
-        return int(self._clock.wall() * 1000.0)
+        return round(self._clock.wall() * 1000.0)
 
     # --- requests
 
@@ -167,11 +170,13 @@ class GroupCommit:
         if turn.begun:
             began = perf_counter()
             self.connection.execute("COMMIT")
+            self.doubtful = False
             self.tally.committed(len(work), perf_counter() - began)
 
     def _failed(self, work: Sequence[_Work[Any]], error: Exception) -> None:
         """A transaction was taken back: for all, or one request is to blame and fails alone."""
         trouble = trouble_of(self._path, error)
+        self.doubtful |= trouble is not None
         if trouble is None and len(work) > 1:
             for one in work:
                 self._do([one])

@@ -94,7 +94,8 @@ class SqliteQueue:
 
     def maintain(self, limit: int = 1000) -> Awaitable[Maintained]:
         """See `QueueStore`."""
-        return self.group.soon(lambda turn: maintenance.maintain(turn, limit))
+        prove = self.group.doubtful
+        return self.group.soon(lambda turn: maintenance.maintain(turn, limit, prove=prove))
 
     def fire(self, claims: Sequence[SlotClaim]) -> Awaitable[Sequence[int]]:
         """See `QueueStore`."""

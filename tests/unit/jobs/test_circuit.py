@@ -125,3 +125,21 @@ def test_every_change_of_state_is_an_epoch_and_only_legal_ones_happen(
             assert (row.state, found.state) in legal or found.epoch > row.epoch + 1
             assert found.epoch > row.epoch
         row = found
+
+
+def test_a_clock_that_went_back_keeps_no_breaker_open_for_longer() -> None:
+    later = 10_000_000
+    opened = BreakerRow(
+        "api", "open", epoch=1, open_until=later + 15_000, trips=1, changed_at=later
+    )
+    back = circuit.tick(opened, later - 3_600_000)
+    assert (back.state, back.epoch) == ("open", 1)
+    assert back.open_until == later - 3_600_000 + 15_000
+    assert circuit.tick(back, later - 3_600_000 + 15_000).state == "half_open"
+
+
+def test_what_the_future_counted_is_not_counted() -> None:
+    later = 10_000_000
+    row = circuit.after(BreakerRow("api"), [(True, 0, 0)] * 19, later, CircuitPolicy())
+    row = circuit.after(row, [(True, 0, 0)], later - 3_600_000, CircuitPolicy())
+    assert row.state == "closed"

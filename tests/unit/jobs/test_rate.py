@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlasd.jobs.rate import allowed, next_allowed, take
+from atlasd.jobs.rate import allowed, next_allowed, sane, take
 
 
 def test_a_burst_goes_at_once_and_then_one_each_interval() -> None:
@@ -51,3 +51,9 @@ def test_no_window_ever_holds_more_than_rate_and_burst(
 def test_a_slow_rate_is_exact() -> None:
     tat = take(0.0, 0, 1, rate=1 / 3600)
     assert next_allowed(tat, rate=1 / 3600, burst=1) == pytest.approx(3_600_000, abs=1)
+
+
+def test_a_clock_that_went_back_shuts_nothing() -> None:
+    tat = take(0.0, 10_000_000, 3, rate=1.0)
+    assert sane(tat, 10_000_000, rate=1.0, burst=3) == tat
+    assert sane(tat, 6_400_000, rate=1.0, burst=3) == 6_400_000
