@@ -128,6 +128,16 @@ class RollHalted(ServiceEvent):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ServiceScaled(ServiceEvent):
+    """The backlog of its queues wanted another number of instances; `detail` says why."""
+
+    kind = "scaled"
+    old: str
+    """Instances before."""
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ServicesUpgraded(Event):
     """The services role replaced its own program, or went back to the old one."""
 
@@ -302,6 +312,7 @@ KINDS: Mapping[str, type[Event]] = {
         SignalSent,
         Delivered,
         RollHalted,
+        ServiceScaled,
         ServicesUpgraded,
         ServicesConnected,
         ServicesDisconnected,

@@ -2,6 +2,8 @@
 
 import base64
 import os
+import shlex
+import sys
 from collections.abc import Collection, Mapping, Sequence
 
 from atlasd.config.probes import Live, Ready
@@ -11,6 +13,10 @@ from atlasd.services import spec
 
 ACCOUNT_VARIABLES = frozenset({"HOME", "USER", "LOGNAME", "SHELL"})
 """What a service with a `user` of its own has from that account, never from the daemon."""
+WORKER_ENDS = 5.0
+"""Seconds that a worker has, after the grace of its jobs, to give back what it holds."""
+JOBS_SOCKET = "ATLASD_JOBS"
+"""Variable that tells a worker where the job engine listens."""
 
 
 def edge(text: str, kind: str) -> spec.Edge:
@@ -57,6 +63,36 @@ def _kept(service: Service, environ: Mapping[str, str]) -> list[str]:
     return kept
 
 
+def command_of(service: Service) -> tuple[str, ...]:
+    """What a service runs: its command, or the worker of this very Python."""
+    worker = service.worker
+    if worker is None:
+        return service.command or ()
+    words = [sys.executable, "-m", "atlasd.worker", *worker.module]
+    if worker.exec is not None:
+        words += ["--exec", shlex.join(worker.exec)]
+    if worker.http is not None:
+        words += ["--http", worker.http]
+    if worker.result != "json":
+        words += ["--result", worker.result]
+    for queue in worker.queues:
+        words += ["--queue", queue]
+    for name in ("processes", "concurrency"):
+        number = getattr(worker, name)
+        if number != 1:
+            words += [f"--{name}", str(number)]
+    if worker.prefetch is not None:
+        words += ["--prefetch", str(worker.prefetch)]
+    return (*words, "--grace", f"{worker.grace:g}")
+
+
+def stop_timeout(service: Service) -> float:
+    """Seconds that an instance has to end; a worker a little more than its jobs have."""
+    if service.worker is None or "timeout" in service.stop.model_fields_set:
+        return service.stop.timeout
+    return max(service.stop.timeout, service.worker.grace + WORKER_ENDS)
+
+
 def service_spec(
     name: str,
     service: Service,
@@ -67,6 +103,7 @@ def service_spec(
     extra_deliveries: Sequence[spec.Delivery] = (),
     known_secrets: Sequence[spec.KnownSecret] = (),
     secret_variables: Collection[str] = (),
+    jobs_socket: str = "",
 ) -> spec.ServiceSpec:
     """The specification of a valid service.
 
@@ -75,18 +112,21 @@ def service_spec(
     env; one that the service's own `env` or files have too is left out) or as rendered files.
     `known_secrets` are secrets that stand in these or anywhere else in its definition;
     `secret_variables` names those of its own variables that are made of secrets: they are handed
-    over as such, so that a change of them is no change of the definition.
+    over as such, so that a change of them is no change of the definition. `jobs_socket` is where
+    the job engine listens, for a worker.
     """
     env = environment(service, files=files, environ=environ)
+    if service.worker is not None and jobs_socket:
+        env.setdefault(JOBS_SOCKET, jobs_socket)
     variables = tuple(
         _variable(name, env.pop(name)) for name in sorted(env.keys() & set(secret_variables))
     )
     ready_timeout = service.ready.timeout if service.ready is not None else None
     return spec.ServiceSpec(
         name=name,
-        command=service.command,
+        command=command_of(service),
         type=service.type,
-        instances=service.instances,
+        instances=service.instances if service.scale is None else service.scale.min,
         enabled=service.enabled,
         edges=edges(service),
         restart_with=service.restart_with,
@@ -102,7 +142,7 @@ def service_spec(
         restart=_restart(service),
         stop=spec.Stop(
             signal=service.stop.signal,
-            timeout=service.stop.timeout,
+            timeout=stop_timeout(service),
             escalation=tuple((step.signal, step.timeout) for step in service.stop.escalation),
             kill_mode=service.stop.kill_mode,
             drain=service.stop.drain or (),

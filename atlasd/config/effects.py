@@ -25,7 +25,7 @@ at the start of core."""
 DELIVERED = frozenset({"settings", "settings_file", "secrets"})
 """Settings of a service that become files, descriptors or variables which it is handed."""
 
-_SPEC_FIELD: Mapping[str, str] = {"env_file": "env", "inherit_env": "env"}
+_SPEC_FIELD: Mapping[str, str] = {"env_file": "env", "inherit_env": "env", "worker": "command"}
 """The field of a specification that a setting becomes, where the two have different names."""
 _ADJUSTED = frozenset({"memory", "cpu", "tasks"})
 """Limits that are the cgroup's; the others are set when a process begins."""

@@ -314,6 +314,7 @@ def _resolve(
             ]
             + given.secrets(name),
             secret_variables=deliveries.secret_variables(name, resolution.references),
+            jobs_socket=f"{paths.run}/jobs.sock",
         )
         for name in sorted(services)
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from atlasd.config import deliveries, schedule_rules
+from atlasd.config import deliveries, schedule_rules, workers
 from atlasd.config.convert import chosen, edge
 from atlasd.config.probes import PROBE_OPTIONS, PROBING, Live, Ready
 from atlasd.config.problems import Findings
@@ -40,6 +40,7 @@ def examine(settings: Settings, declared: Collection[str], findings: Findings) -
     """Note every breach of a rule. `declared` are the names of all services, invalid ones too."""
     for name, service in settings.services.items():
         path: KeyPath = ("services", name)
+        workers.examine(service, path, findings)
         _probes(service, path, findings)
         _restarts(service, path, findings)
         _ending(service, path, findings)
@@ -217,7 +218,10 @@ def _variables(service: Service, path: KeyPath, findings: Findings) -> None:
 
 def commands(service: Service) -> Iterator[tuple[KeyPath, tuple[str, ...]]]:
     """Every command of a service, with the way to it below the service."""
-    yield ("command",), service.command
+    if service.command is not None:
+        yield ("command",), service.command
+    if service.worker is not None and service.worker.exec is not None:
+        yield ("worker", "exec"), service.worker.exec
     for name in ("ready", "live", "reload"):
         table = getattr(service, name)
         if table is not None and table.exec is not None:

@@ -287,22 +287,66 @@ class OnChange(Section):
     signal: SignalName = setting(spec.OnChange().signal, "What is sent, for signal.")
 
 
+class Worker(Section):
+    """Jobs that the service runs, in place of a command: exactly one of module, exec and http."""
+
+    module: Names = setting((), "Modules that declare jobs.")
+    exec: Command | None = setting(
+        None, "Command that is run for each job, its payload on standard input."
+    )
+    http: str | None = setting(None, "URL to which each job's payload is posted.")
+    result: Literal["json", "text", "none"] = setting(
+        "json", "What is made of the output of `exec`, or of the answer of `http`."
+    )
+    queues: Names = setting(
+        (), "Queues that it takes jobs from; without any, those of the module's handlers."
+    )
+    processes: int = setting(1, "Processes of an instance.", ge=1, le=1000)
+    concurrency: int = setting(1, "Jobs at once in each process.", ge=1, le=10000)
+    prefetch: int | None = setting(
+        None, "Jobs that a process fetches ahead; without it by how long they take.", ge=1, le=1000
+    )
+    grace: Duration = setting(
+        25.0, "Time that running jobs have when it is told to end. Duration.", gt=0
+    )
+
+
+class Scale(Section):
+    """How many instances there are, by the backlog of the worker's queues."""
+
+    min: int = setting(1, "Instances at least.", ge=0, le=1000)
+    max: int = Field(description="Instances at most.", ge=1, le=1000)
+    target_wait: Duration = setting(
+        10.0, "Time that a job may wait before it is begun. Duration.", gt=0
+    )
+    quiet: Duration = setting(
+        60.0,
+        "Time in which fewer instances would have done, before the first is stopped. Duration.",
+        gt=0,
+    )
+
+
 Hooks = Annotated[tuple[Hook, ...], spelled(_hooks, "a list of hooks", "string", "list", "table")]
 
 
 class Service(Section):
     """A program that is kept running, or a oneshot that runs to its end."""
 
-    command: Command = Field(
-        description="What is run: a list of words, or a string that is split as a shell would "
-        "split it. No shell runs."
+    command: Command | None = setting(
+        None,
+        "What is run: a list of words, or a string that is split as a shell would split it. No "
+        "shell runs. Either this or `worker`.",
     )
+    worker: Worker | None = setting(None, "Jobs that it runs, in place of a command.")
     type: Literal["simple", "oneshot"] = setting(
         _SPEC.type,
         "simple: stays; oneshot: runs to its end, and is completed when that is a success.",
     )
     enabled: bool = setting(_SPEC.enabled, "false: known, but down until somebody starts it.")
     instances: int = setting(_SPEC.instances, "Processes of it, 0 to 1000.", ge=0, le=1000)
+    scale: Scale | None = setting(
+        None, "Instances by the backlog of the worker's queues, in place of `instances`."
+    )
     critical: bool = setting(
         _SPEC.critical, "true: the host's health is no better than this service's."
     )

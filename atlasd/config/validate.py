@@ -30,7 +30,6 @@ from atlasd.errors import nearest
 M = TypeVar("M", bound=BaseModel)
 
 PLACEHOLDER: Mapping[type[BaseModel], Mapping[str, Any]] = {
-    Service: {"command": ["true"]},
     Check: {"type": ""},
 }
 """For required settings that are themselves wrong, so that the rest can still be looked at."""

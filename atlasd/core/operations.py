@@ -8,7 +8,7 @@ from atlasd.clock import utc
 from atlasd.core import crashes, why
 from atlasd.core.engine import Core
 from atlasd.errors import AtlasError, nearest
-from atlasd.events import KINDS, Event, to_wire
+from atlasd.events import KINDS, Event, ServiceScaled, to_wire
 from atlasd.services.protocol import InstanceStatus, ServiceStatus
 from atlasd.services.spec import ServiceSpec
 from atlasd.states import Health, Wanted, worst
@@ -19,6 +19,8 @@ CALL_TIMEOUT = 10.0
 """Seconds that the services role may take to accept an operation."""
 REMEMBERED = frozenset({"start", "stop", "restart", "pause", "scale"})
 """Operations whose wish outlives a services role that is not there."""
+BACKLOG = "backlog"
+"""Who scales a service that is scaled by its backlog."""
 TOLD = frozenset(
     {
         "transition",
@@ -29,6 +31,7 @@ TOLD = frozenset(
         "signal",
         "delivery",
         "roll-halted",
+        "scaled",
         "operation",
     }
 )
@@ -191,8 +194,33 @@ class ServiceOperations:
             raise
 
     async def scale(self, *, service: str, instances: int, actor: str) -> Body:
-        """`service.scale`."""
+        """`service.scale`. Where the backlog decides, it goes on from there."""
         self._known(service)
+        bounds = self._core.reconciler.wish.scales.get(service)
+        if bounds is not None and not bounds[0] <= instances <= bounds[1]:
+            raise AtlasError(
+                "service.state",
+                f"service {service!r} has {bounds[0]} to {bounds[1]} instances, by its backlog: "
+                f"{instances} is out of these",
+                hint=f"change `scale` of [services.{service}]",
+            )
+        return await self._scale(service, instances, actor)
+
+    async def scale_by_backlog(self, service: str, instances: int, why: str) -> None:
+        """Change how many instances there are, for a reason that stands in `service.why`.
+
+        Raises as `scale` does.
+        """
+        old = self._known(service).instances
+        await self._scale(service, instances, BACKLOG)
+        self._core.bus.publish(
+            ServiceScaled(
+                time=self._core.clock.wall(), service=service, actor=BACKLOG,
+                old=str(old), new=str(instances), detail=why,
+            )
+        )  # fmt: skip
+
+    async def _scale(self, service: str, instances: int, actor: str) -> Body:
         next_seq = self._core.bus.next_seq
         configured = self._core.reconciler.wish.specs.get(service)
         await self._core.intents.scale(

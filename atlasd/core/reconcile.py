@@ -42,6 +42,8 @@ class Wish:
     host: HostPolicy = field(default_factory=HostPolicy)
     checks: tuple[CheckState, ...] = ()
     """Configured checks, each as it is before its first verdict."""
+    scales: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Least and most instances of services whose backlog decides how many there are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

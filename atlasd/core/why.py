@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from atlasd.clock import utc
-from atlasd.events import Event, HealthChanged, InstanceMoved, OperationPerformed, ServiceEvent
+from atlasd.events import (
+    Event,
+    HealthChanged,
+    InstanceMoved,
+    OperationPerformed,
+    ServiceEvent,
+    ServiceScaled,
+)
 from atlasd.services.protocol import InstanceStatus, ServiceStatus
 from atlasd.states import LIVE, Lifecycle, Reason, Wanted
 
@@ -63,6 +70,8 @@ def tell(event: Event, *, now: float, many: bool) -> str:
         return f"{when}: {who} went from {event.old} to {event.new} by its probes{because}."
     if isinstance(event, InstanceMoved):
         return f"{when}: {who} {_move(event)}."
+    if isinstance(event, ServiceScaled):
+        return f"{when}: scale {event.old} → {event.new}: {event.detail}."
     if event.kind == "leftovers":
         return f"{when}: {who} left processes behind ({event.detail})."
     if event.kind == "signal":

@@ -34,6 +34,7 @@ from atlasd.core.watch import UNWATCHED_INTERVAL, LastWords, LoopLag
 from atlasd.daemon.ground import Ground, Stop, applied, either, offers, step, watchdog
 from atlasd.daemon.jobs import CLOSE_LIMIT, JobThread
 from atlasd.daemon.jobs import methods as jobs_methods
+from atlasd.daemon.scaling import Scaling
 from atlasd.daemon.schedules import methods as schedule_methods
 from atlasd.daemon.secret_desk import SecretDesk
 from atlasd.errors import AtlasError
@@ -116,6 +117,7 @@ async def _serve(
         ground.host, ground.paths, ground.config.settings.jobs, ground.config.queue_store,
         generation=generations.current.generation,
     )  # fmt: skip
+    scaling = Scaling(core, services, jobs, ground.config.settings)
     configuring = ConfigOperations(
         core,
         generations,
@@ -126,6 +128,7 @@ async def _serve(
             "watch": following.follow,
             "secrets": secret_desk.follow,
             "jobs": lambda config: jobs.follow(config.settings.jobs, config.generation),
+            "scaling": lambda config: scaling.follow(config.settings),
         },
         restore=Restorer(ground.paths, generations.history, generations.present).restore,
     )
@@ -194,6 +197,7 @@ async def _serve(
                     name="core secrets",
                 ),
                 group.create_task(secret_desk.begin(), name="core rotations"),
+                group.create_task(scaling.run(), name="core scaling"),
             ]
 
             def reload() -> None:
@@ -262,6 +266,11 @@ def wish_of(config: Config) -> Wish:
     return Wish(
         specs={spec.name: spec for spec in config.specs()},
         host=config.host_policy(),
+        scales={
+            name: (one.scale.min, one.scale.max)
+            for name, one in config.settings.services.items()
+            if one.scale is not None
+        },
         checks=tuple(
             CheckState(
                 name=one.name,

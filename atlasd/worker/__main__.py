@@ -21,7 +21,7 @@ from atlasd.worker.client import socket_path
 from atlasd.worker.feed import Feed
 from atlasd.worker.foreign import RESULTS, EveryKind
 from atlasd.worker.registry import HANDLERS, Handler
-from atlasd.worker.runner import RECONNECT, RECONNECT_CAP, Runner, on_signals
+from atlasd.worker.runner import RECONNECT, RECONNECT_CAP, Runner, StuckError, on_signals
 from atlasd.worker.wire import Connection
 
 Handlers = Mapping[str, Handler[..., Any]]
@@ -152,6 +152,8 @@ def _work(options: argparse.Namespace, handlers: Handlers) -> int:
     path = socket_path(options.root)
     pause = RECONNECT
     while True:
+        runner = None
+        on_signals(None)
         try:
             feed = Feed(
                 lambda: Connection(path),
@@ -171,10 +173,16 @@ def _work(options: argparse.Namespace, handlers: Handlers) -> int:
             if error.code != "core.unreachable":
                 print(f"atlas-worker: {error.message}", file=sys.stderr)
                 return EXIT_FAILED
+            if runner is not None and runner.is_draining:
+                return EXIT_OK  # what it held has gone back already
+            on_signals(None)
             _log.warning("%s; next try in %.0f s", error.message, pause)
             time.sleep(pause)
             pause = min(pause * 2, RECONNECT_CAP)
             continue
+        except StuckError as error:
+            print(f"atlas-worker: {error}; this process ends for it", file=sys.stderr)
+            return EXIT_FAILED
         return EXIT_OK
 
 
@@ -195,9 +203,14 @@ def _parent(options: argparse.Namespace, handlers: Handlers) -> int:
     def start() -> None:
         child = os.fork()
         if child == 0:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            os._exit(_work(options, handlers))
+            try:
+                code = _work(options, handlers)
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else EXIT_FAILED
+            except BaseException:  # noqa: BLE001  the parent's part of the stack is not this one's
+                _log.exception("a worker process fell")
+                code = EXIT_FAILED
+            os._exit(code)
         children.add(child)
 
     def end(number: int, _frame: object) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from atlasd.errors import AtlasError
+from atlasd.errors import EXIT_OK, AtlasError
 from atlasd.worker import execute
 from atlasd.worker.context import Context
 from atlasd.worker.errors import JobTimeout, LeaseLost
@@ -26,6 +26,10 @@ RECONNECT = 1.0
 RECONNECT_CAP = 15.0
 
 _log = logging.getLogger("atlasd.worker")
+
+
+class StuckError(Exception):
+    """A handler can't be stopped: only the end of its process is sure to end it."""
 
 
 class Running:
@@ -88,8 +92,22 @@ class Runner:
             for thread in others:
                 thread.join()
             self._feed.settle()
+        except AtlasError:
+            self._abandon()
+            until = time.monotonic() + self._feed.lease * (1.0 - FENCE)
+            for thread in others:
+                thread.join(max(until - time.monotonic(), 0.0))
+            if any(thread.is_alive() for thread in others):
+                # They would go on with jobs that are somebody else's by then.
+                raise StuckError("a handler went on though its job was lost") from None
+            raise
         finally:
             self._over.set()
+
+    def _abandon(self) -> None:
+        """The engine is gone, and takes back what runs here: nothing of it is to go on."""
+        for running in list(self._running.values()):
+            self._stop(running, LeaseLost("the connection to the job engine ended"), lost=True)
 
     def _quietly(self) -> None:
         with contextlib.suppress(AtlasError):  # the main thread says it
@@ -125,16 +143,23 @@ class Runner:
 
         # What the heartbeat's thread reads is handed out there, and wakes the loop like all else.
         loop.add_reader(connection.fileno(), connection.read_ready)
+        gone: AtlasError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await free.acquire()
-                    while (job := feed.poll(wake)) is None and not feed.draining:
-                        await heard.wait()
-                        heard.clear()
+                    try:
+                        while (job := feed.poll(wake)) is None and not feed.draining:
+                            await heard.wait()
+                            heard.clear()
+                    except AtlasError as error:
+                        gone, job = error, None
+                        self._abandon()
                     if job is None:
                         break
                     group.create_task(self._in_loop(job, free))
+            if gone is not None:
+                raise gone
             loop.remove_reader(connection.fileno())
             await loop.run_in_executor(None, feed.settle)
         finally:
@@ -158,6 +183,11 @@ class Runner:
             free.release()
 
     # --- stopping
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it was told to end."""
+        return bool(self._drain_by)
 
     def drain(self) -> None:
         """Take nothing more; what runs has its grace. A signal handler may call it."""
@@ -243,11 +273,16 @@ class Runner:
             self._stop(running, error, lost=True)
 
 
-def on_signals(runner: Runner) -> None:
-    """Drain at TERM, INT or QUIT; the second one ends the process at once."""
+def on_signals(runner: Runner | None) -> None:
+    """Drain at TERM, INT or QUIT; the second one ends the process at once.
+
+    So does the first while there is no runner: nothing is under way then.
+    """
 
     def handle(number: int, _frame: object) -> None:
-        if runner._drain_by:  # noqa: SLF001  the same module
+        if runner is None:
+            raise SystemExit(EXIT_OK)
+        if runner.is_draining:
             raise SystemExit(128 + number)
         runner.drain()
 

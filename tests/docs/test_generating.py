@@ -86,7 +86,7 @@ def test_an_alternative_is_spelt_out() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "default"),
     [
-        ("command", "a command: a list of words", "required"),
+        ("command", "a command: a list of words", ""),
         ("start_timeout", "a duration", '`"1m"`'),
         ("instances", "a whole number", "`1`"),
         ("sockets", "tables by name", ""),

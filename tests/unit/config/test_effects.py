@@ -27,7 +27,7 @@ def test_a_section_that_nobody_decided_on_needs_a_new_start() -> None:
 def test_every_field_that_only_a_new_process_can_have_is_known_by_its_setting() -> None:
     by_setting = {name for name in Service.model_fields if restarts(name, ())}
     assert set(RESTART_FIELDS) <= by_setting
-    assert {"env_file", "inherit_env", "ready", "reload", "limits"} == by_setting - set(
+    assert {"env_file", "inherit_env", "worker", "ready", "reload", "limits"} == by_setting - set(
         RESTART_FIELDS
     )
 

@@ -24,6 +24,7 @@ UNCOMMENTED = re.sub(r"^#(?=[A-Za-z_\[])", "", TEXT, flags=re.MULTILINE)
 DATA = tomllib.loads(UNCOMMENTED)
 REQUIRED: dict[str, dict[str, Any]] = {
     "Limit": {"count": 1},
+    "Scale": {"max": 8},
     "Schedule": {"kind": "x"},
     "ServiceSecret": {"value": "secret://db"},
     "Socket": {"address": "tcp://127.0.0.1:1"},
