@@ -203,6 +203,8 @@ def _parent(options: argparse.Namespace, handlers: Handlers) -> int:
     def start() -> None:
         child = os.fork()
         if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             try:
                 code = _work(options, handlers)
             except SystemExit as end:
