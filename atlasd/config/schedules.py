@@ -12,6 +12,12 @@ from atlasd.errors import nearest
 JOB_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/-]{0,127}")
 """What a kind, a queue, a fair key, a target and a tag may be called, as where jobs are made."""
 
+LONGEST = 366 * 86400.0
+"""Seconds; a job takes no longer duration."""
+ARGS_LIMIT = 1_048_576
+"""Characters that the arguments may have as JSON, as where jobs are made."""
+_FIRST_YEAR, _LAST_YEAR = 1971, 2199
+
 CRON = 'a cron expression such as "30 2 * * *", with seconds first if there are six fields'
 ZONE = 'the name of a time zone such as "Europe/Berlin"'
 AT = 'a date and time such as "2026-12-24T18:00:00"'
@@ -117,6 +123,8 @@ def _at(text: object) -> datetime:
         raise WrongValueError(AT)
     if found.microsecond:
         raise WrongValueError("a time in whole seconds")
+    if not _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        raise WrongValueError(f"a year from {_FIRST_YEAR} to {_LAST_YEAR}")
     return found
 
 
@@ -129,18 +137,20 @@ def _job_name(text: object) -> str:
 def _args(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise WrongValueError("a table of arguments")
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        for key, one in value.items():
-            try:
-                json.dumps(one, allow_nan=False)
-            except (TypeError, ValueError):
-                raise WrongValueError(
-                    "what JSON has: text, numbers, true, false, lists and tables",
-                    hint="put a date in quotes",
-                    below=(key,),
-                ) from None
+    for key, one in value.items():
+        try:
+            json.dumps(one, allow_nan=False)
+        except (TypeError, ValueError):
+            raise WrongValueError(
+                "what JSON has: text, numbers, true, false, lists and tables",
+                hint="put a date in quotes",
+                below=(key,),
+            ) from None
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    if size > ARGS_LIMIT:
+        raise WrongValueError(
+            f"arguments of at most {ARGS_LIMIT} characters", got=f"{size} of them"
+        )
     return value
 
 
@@ -154,16 +164,16 @@ Args = Annotated[dict[str, Any], spelled(_args, "a table of arguments", "table")
 class JobRetry(Section):
     """How a job that failed is tried again."""
 
-    base: Duration = setting(5.0, "Wait after the first failure. Duration.", ge=0.001)
+    base: Duration = setting(5.0, "Wait after the first failure. Duration.", ge=0.001, le=LONGEST)
     factor: float = setting(
         2.0, "What each wait is multiplied by for the next.", ge=1, le=100, allow_inf_nan=False
     )
-    cap: Duration = setting(3600.0, "The longest wait. Duration.")
+    cap: Duration = setting(3600.0, "The longest wait. Duration.", le=LONGEST)
     jitter: float = setting(
         0.5, "Part of the wait that chance may take away.", ge=0, le=1, allow_inf_nan=False
     )
     within: Duration | None = setting(
-        None, "Time after which it isn't tried again, from its making. Duration."
+        None, "Time after which it isn't tried again, from its making. Duration.", le=LONGEST
     )
 
 
@@ -204,12 +214,20 @@ class Schedule(Section):
     priority: int = setting(5, "Priority of the job, 0 (the most urgent) to 9.", ge=0, le=9)
     max_attempts: int = setting(10, "Failures after which the job is dead.", ge=1, le=1000)
     retry: JobRetry | None = setting(None, "How it is tried again; without it as any job.")
-    timeout: Duration | None = setting(None, "Time that a run of the job may take. Duration.", gt=0)
+    timeout: Duration | None = setting(
+        None, "Time that a run of the job may take. Duration.", gt=0, le=LONGEST
+    )
     stall_after: Duration | None = setting(
-        None, "Time without a progress report after which a run is stalled. Duration.", gt=0
+        None,
+        "Time without a progress report after which a run is stalled. Duration.",
+        gt=0,
+        le=LONGEST,
     )
     expires_in: Duration | None = setting(
-        None, "Time after which the job is cancelled if nobody has begun it. Duration.", gt=0
+        None,
+        "Time after which the job is cancelled if nobody has begun it. Duration.",
+        gt=0,
+        le=LONGEST,
     )
     fair_key: JobName | None = setting(None, "Whose share of the queue it takes.")
     target: JobName | None = setting(None, "What its circuit breaker belongs to.")

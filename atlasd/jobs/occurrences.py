@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, NamedTuple, Protocol
 
 SECOND = timedelta(seconds=1)
-_STRIDE = timedelta(days=1)
+_STRIDE = timedelta(days=7)
 """No zone changes its clock twice within it."""
+_DAY = timedelta(days=1)
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001  naive: all arithmetic here is
 _DAY_HOURS = 24
 
@@ -49,8 +50,8 @@ class Plan(Protocol):
     def after(self, moment: int) -> int | None:
         """The first time after a moment; None: never again."""
 
-    def until(self, moment: int) -> int | None:
-        """The last time that isn't later than a moment; None: never before."""
+    def back(self, moment: int) -> Iterator[int]:
+        """All that aren't later than a moment, the latest first."""
 
     def walk(self, moment: int) -> Iterator[Occurrence]:
         """All after a moment, those that don't run among them, in order."""
@@ -68,15 +69,17 @@ class Every:
         """See `Plan`."""
         return (moment // self._interval + 1) * self._interval
 
-    def until(self, moment: int) -> int | None:
+    def back(self, moment: int) -> Iterator[int]:
         """See `Plan`."""
-        return moment // self._interval * self._interval
+        last = moment // self._interval * self._interval
+        return iter(range(last, -1, -self._interval))
 
     def walk(self, moment: int) -> Iterator[Occurrence]:
         """See `Plan`."""
         while True:
             moment = (moment // self._interval + 1) * self._interval
-            yield _plain(_instant(moment), UTC)
+            instant = _EPOCH + timedelta(milliseconds=moment)
+            yield Occurrence(moment, instant.replace(tzinfo=UTC).isoformat(sep=" "))
 
 
 class Once:
@@ -95,9 +98,10 @@ class Once:
         """See `Plan`."""
         return self.at if self.at > moment else None
 
-    def until(self, moment: int) -> int | None:
+    def back(self, moment: int) -> Iterator[int]:
         """See `Plan`."""
-        return self.at if self.at <= moment else None
+        if self.at <= moment:
+            yield self.at
 
     def walk(self, moment: int) -> Iterator[Occurrence]:
         """See `Plan`."""
@@ -119,15 +123,14 @@ class Cron:
     def after(self, moment: int) -> int | None:
         """See `Plan`."""
         instant = _instant(moment)
-        runs = self._forward(instant) if self.follows_clock else self._fixed(instant)
-        return _first(runs)
+        found = next(self._forward(instant) if self.follows_clock else self._fixed(instant), None)
+        return None if found is None else _moment(found)
 
-    def until(self, moment: int) -> int | None:
+    def back(self, moment: int) -> Iterator[int]:
         """See `Plan`."""
         instant = _instant(moment)
-        return _first(
-            self._backward(instant) if self.follows_clock else self._fixed_before(instant)
-        )
+        runs = self._backward(instant) if self.follows_clock else self._fixed_before(instant)
+        return map(_moment, runs)
 
     def walk(self, moment: int) -> Iterator[Occurrence]:
         """See `Plan`."""
@@ -148,7 +151,7 @@ class Cron:
         """Instants up to one, the latest first."""
         # While an hour comes for the second time, what its clock will show has been already.
         offset = _offset(instant, self.zone)
-        again = max(_offset(instant - _STRIDE, self.zone) - offset, timedelta())
+        again = max(_offset(instant - _DAY, self.zone) - offset, timedelta())
         for wall in self._walls(instant + offset + again + SECOND, reverse=True):
             found = _utc(wall, self.zone)
             if found <= instant:
@@ -177,7 +180,8 @@ class Cron:
     def _forward(self, instant: datetime) -> Iterator[datetime]:
         """Instants after one."""
         offset = _offset(instant, self.zone)
-        while (wall := next(self._walls(instant + offset), None)) is not None:
+        walls = self._walls(instant + offset)
+        while (wall := next(walls, None)) is not None:
             found = wall - offset
             turn = _turn(instant, found, offset, self.zone)
             if turn is None:
@@ -186,21 +190,22 @@ class Cron:
             else:
                 # At the turn itself the new offset holds.
                 instant, offset = turn - SECOND, _offset(turn, self.zone)
+                walls = self._walls(instant + offset)
 
     def _backward(self, instant: datetime) -> Iterator[datetime]:
         """Instants up to one, the latest first."""
-        while True:
-            offset = _offset(instant, self.zone)
-            wall = next(self._walls(instant + offset + SECOND, reverse=True), None)
-            if wall is None:
-                return
+        offset = _offset(instant, self.zone)
+        walls = self._walls(instant + offset + SECOND, reverse=True)
+        while (wall := next(walls, None)) is not None:
             found = wall - offset
             turn = _turn_back(found, instant, offset, self.zone)
             if turn is None:
                 yield found
-                instant = found - SECOND
+                instant = found
             else:
                 instant = turn - SECOND
+                offset = _offset(instant, self.zone)
+                walls = self._walls(instant + offset + SECOND, reverse=True)
 
     def _walk_clock(self, instant: datetime) -> Iterator[Occurrence]:
         offset = _offset(instant, self.zone)
@@ -243,11 +248,6 @@ class Cron:
         from cronsim import CronSim
 
         return CronSim(self._expression, wall, reverse=reverse)
-
-
-def _first(runs: Iterator[datetime]) -> int | None:
-    found = next(runs, None)
-    return None if found is None else _moment(found)
 
 
 # Instants are naive and in UTC, walls are naive and what a zone's clock shows.

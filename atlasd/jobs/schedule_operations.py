@@ -1,5 +1,7 @@
 """What core does when it is asked about schedules: one method an operation."""
 
+import asyncio
+import contextlib
 import itertools
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -75,20 +77,10 @@ class ScheduleOperations:
         moment = start or datetime.now(UTC)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=schedule.plan.zone)
-        found: list[Body] = []
-        runs = 0
-        # What falls on the very moment that was asked from is part of the answer.
-        walk = schedule.plan.walk(round(moment.timestamp() * 1000) - 1)
-        for one in itertools.islice(walk, WALKED):
-            runs += one.runs
-            found.append(
-                {
-                    "at": _when(one.at), "local": one.wall, "mark": one.mark, "words": one.words,
-                    "starts": _when(one.at + schedule.put_off(one.at)) if one.runs else None,
-                }
-            )  # fmt: skip
-            if runs >= count:
-                break
+        # What falls on the very moment that was asked from is part of the answer. Rare days take
+        # a while to be found.
+        start_ms = round(moment.timestamp() * 1000) - 1
+        found = await asyncio.to_thread(_preview, schedule, start_ms, count)
         return {"name": name, "plan": schedule.words, "runs": found}
 
     async def run(self, *, name: str, actor: str) -> Body:
@@ -112,6 +104,25 @@ class ScheduleOperations:
         known(self._schedules(), name)
         await self._ask(lambda engine: engine.timetable.pause(name, paused=paused))
         return {"name": name, "paused": paused}
+
+
+def _preview(schedule: Schedule, moment: int, count: int) -> list[Body]:
+    found: list[Body] = []
+    with contextlib.suppress(OverflowError):  # the calendar ends
+        _walk(schedule, moment, count, found)
+    return found
+
+
+def _walk(schedule: Schedule, moment: int, count: int, found: list[Body]) -> None:
+    for one in itertools.islice(schedule.plan.walk(moment), WALKED):
+        starts = _when(one.at + schedule.put_off(one.at)) if one.runs else None
+        found.append(
+            {"at": _when(one.at), "local": one.wall, "mark": one.mark, "words": one.words,
+             "starts": starts}
+        )  # fmt: skip
+        count -= one.runs
+        if not count:
+            return
 
 
 def standing(

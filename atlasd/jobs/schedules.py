@@ -1,5 +1,6 @@
 """What becomes of a schedule's slots: fired, made up for, left out, held; pure, in milliseconds."""
 
+import itertools
 import json
 import zlib
 from collections.abc import Sequence
@@ -157,12 +158,8 @@ def decide(schedule: Schedule, row: ScheduleRow, now: int, *, busy: bool) -> Dec
 def _due(schedule: Schedule, row: ScheduleRow, now: int) -> list[int]:
     """Slots that nobody has claimed yet, the earliest first."""
     floor = max(row.slot, row.since)
-    found: list[int] = []
-    slot = schedule.plan.until(now)
-    while slot is not None and slot > floor and len(found) < COUNTED:
-        found.append(slot)
-        slot = schedule.plan.until(slot - 1)
-    return found[::-1]
+    found = itertools.takewhile(lambda slot: slot > floor, schedule.plan.back(now))
+    return list(itertools.islice(found, COUNTED))[::-1]
 
 
 def _chosen(schedule: Schedule, due: Sequence[int], now: int) -> frozenset[int]:

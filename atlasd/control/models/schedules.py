@@ -14,11 +14,12 @@ def _time(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return datetime.fromisoformat(value.strip())
+        found = datetime.fromisoformat(value.strip())
     except ValueError:
-        raise ValueError(
-            "expected a date or a time, such as 2026-03-08 or 2026-03-08T06:00:00Z"
-        ) from None
+        found = None
+    if found is None or not 1970 < found.year < 2200:
+        raise ValueError("expected a date or a time, such as 2026-03-08 or 2026-03-08T06:00:00Z")
+    return found
 
 
 class ScheduleRequest(Model):

@@ -7,8 +7,13 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from atlasd.config.jobs import Jobs
 from atlasd.config.load import Offers
+from atlasd.config.schedules import Schedule as Section
 from atlasd.contracts.secrets import (
     Reference,
     Resolved,
@@ -129,3 +134,44 @@ def test_a_secret_among_the_arguments_is_refused(desk: Desk) -> None:
         "atlasd.toml:4:18: jobs.schedules.x.args.deep[0]: a secret, and what a job is made of is "
         "kept in the queue and shown; have the handler read it: `secrets` of the worker's service"
     )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'at = "9999-12-31T23:59:59"\nzone = "America/New_York"',
+        'at = "0001-01-01T00:00:00"',
+        'at = "2026-12-24T18:00:00.5"',
+        'every = "1h"\ntimeout = "367d"',
+        'every = "1h"\nexpires_in = "367d"',
+        'every = "1h"\nretry = { within = "367d" }',
+        'every = "1h"\nretry = { factor = 0.5 }',
+        f'every = "1h"\nargs = {{ x = "{"y" * 1_048_576}" }}',
+        'every = "1h"\nargs = { x = nan }',
+        'cron = "@daily"\nzone = "../UTC"',
+        'cron = "@daily"\nzone = "America"',
+        'cron = "@daily"\nzone = "/etc/localtime"',
+        'cron = "@reboot"',
+        'cron = ""',
+    ],
+)
+def test_what_no_job_could_be_made_of_is_refused_when_it_is_read(desk: Desk, said: str) -> None:
+    (told,) = desk.says(f'[jobs.schedules.x]\nkind = "x"\n{said}')
+    assert told.startswith("atlasd.toml:")
+    assert ": jobs.schedules.x." in told
+    assert len(told) < 400
+
+
+@given(
+    st.text(alphabet="0123456789*/,-LMONSU#@ ", max_size=20) | st.text(max_size=8),
+    st.sampled_from(["UTC", "America/New_York"]),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_text_is_a_plan_that_fires_or_a_mistake(text: str, zone: str) -> None:
+    try:
+        found = Section.model_validate({"kind": "x", "cron": text, "zone": zone})
+    except ValidationError:
+        return
+    schedule = schedules_of(Jobs(schedules={"x": found}), host="")["x"]
+    now = round(datetime(2026, 3, 7, tzinfo=UTC).timestamp() * 1000)
+    assert schedule.plan.after(now) is not None

@@ -35,12 +35,11 @@ def forwards(plan: Plan, start: int, end: int) -> list[int]:
 
 
 def backwards(plan: Plan, start: int, end: int) -> list[int]:
-    found = []
-    at = plan.until(end)
-    while at is not None and at > start:
-        found.append(at)
-        at = plan.until(at - 1)
-    return found[::-1]
+    return list(itertools.takewhile(lambda at: at > start, plan.back(end)))[::-1]
+
+
+def last(plan: Plan, moment: int) -> int | None:
+    return next(plan.back(moment), None)
 
 
 # Expected instants are written out from the zones' rules.
@@ -134,7 +133,7 @@ def test_in_the_middle_of_an_hour_that_comes_twice_nothing_runs_again() -> None:
     plan = Cron("30 1 * * *", ZoneInfo("America/New_York"))
     at = ms("2026-11-01T06:10")
     assert utc(plan.after(at) or 0) == "2026-11-02 06:30:00"
-    assert utc(plan.until(at) or 0) == "2026-11-01 05:30:00"
+    assert utc(last(plan, at) or 0) == "2026-11-01 05:30:00"
 
 
 ZONES = ("America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Europe/Berlin", "UTC")
@@ -228,26 +227,34 @@ def test_seconds() -> None:
         "00:00:20", "00:00:40", "00:01:00",
     ]  # fmt: skip
     assert plan.after(start + 20_001) == start + 40_000
-    assert plan.until(start + 39_999) == start + 20_000
+    assert last(plan, start + 39_999) == start + 20_000
 
 
 def test_a_rare_day_is_found_and_a_calendar_that_ends_is_no_error() -> None:
     plan = Cron("0 0 29 2 *", ZoneInfo("Europe/Berlin"))
     assert utc(plan.after(ms("2026-01-01")) or 0) == "2028-02-28 23:00:00"
-    assert utc(plan.until(ms("2026-01-01")) or 0) == "2024-02-28 23:00:00"
-    assert plan.until(ms("0001-01-02")) is None
+    assert utc(last(plan, ms("2026-01-01")) or 0) == "2024-02-28 23:00:00"
+    assert last(plan, ms("0001-01-02")) is None
 
 
 @given(st.integers(1, 10**7), st.integers(0, 2 * 10**12))
 def test_an_interval_is_counted_from_the_epoch(seconds: int, moment: int) -> None:
     plan = Every(seconds * 1000)
-    after, until = plan.after(moment), plan.until(moment)
+    after, until = plan.after(moment), last(plan, moment)
     assert after is not None
     assert until is not None
     assert until <= moment < after
     assert after - until == seconds * 1000
     assert until % (seconds * 1000) == 0
     assert next(iter(plan.walk(moment))).at == after
+
+
+def test_an_interval_of_odd_length() -> None:
+    first, second = itertools.islice(Every(1500).walk(ms("2026-01-01")), 2)
+    assert (first.wall, second.wall) == (
+        "2026-01-01 00:00:01.500000+00:00", "2026-01-01 00:00:03+00:00",
+    )  # fmt: skip
+    assert second.at - first.at == 1500
 
 
 @pytest.mark.parametrize(
@@ -267,4 +274,4 @@ def test_a_single_time(wall: str, zone: str, expected: str, mark: str) -> None:
     assert found.mark == mark
     assert list(plan.walk(plan.at)) == []
     assert (plan.after(plan.at - 1), plan.after(plan.at)) == (plan.at, None)
-    assert (plan.until(plan.at - 1), plan.until(plan.at)) == (None, plan.at)
+    assert (last(plan, plan.at - 1), last(plan, plan.at)) == (None, plan.at)
