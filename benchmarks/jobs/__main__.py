@@ -56,7 +56,8 @@ class Bench:
         self.counts = folder / "counts"
         self.counts.mkdir()
         self.variables = {
-            **os.environ, **variables, **system.variables, "BENCH_COUNTS": str(self.counts),
+            **os.environ, **variables, "RQ_REDIS_URL": variables.get("BENCH_REDIS", ""),
+            **system.variables, "BENCH_COUNTS": str(self.counts),
             "BENCH_SOCKET": str(folder / "late.sock"), "PYTHONPATH": f"{HERE}:{APPS}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
@@ -81,10 +82,14 @@ class Bench:
     @contextlib.contextmanager
     def workers(self) -> Iterator[list[int]]:
         """Two worker processes, for as long as it is entered; their commands' pids."""
+        first, *words = self.system.worker
+        command: tuple[str | Path, ...] = (self.python, first, *words)
+        if first.isalpha():
+            command = (self.python.parent / first, *words)
         log = (self.folder / "worker.log").open("ab")
         started = [
             subprocess.Popen(
-                (self.python, *self.system.worker), cwd=APPS, env=self.variables,
+                command, cwd=APPS, env=self.variables,
                 stdout=log, stderr=log,
             )
             for _ in range(self.system.workers)

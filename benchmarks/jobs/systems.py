@@ -39,7 +39,7 @@ class System:
     durability: str
     server: Server
     worker: tuple[str, ...]
-    """Words after its Python."""
+    """Words after its Python; a first one without a dot or a dash is a command beside it."""
     workers: int = 1
     """How many times the command is started to have two worker processes."""
     own: bool = False
@@ -223,7 +223,7 @@ def systems(cache: Path) -> list[System]:
         for name, app, words, count in (
             ("Celery", "celery_app", ("-m", "celery", "-A", "celery_app", "worker", "-c", "2",
                                       "--loglevel", "ERROR"), 1),
-            ("RQ", "rq_app", ("-m", "rq.cli", "worker", "-w", "rq.worker.SimpleWorker", "--quiet",
+            ("RQ", "rq_app", ("rq", "worker", "-w", "rq.worker.SimpleWorker", "--quiet",
                               "bench"), 2),
             ("Dramatiq", "dramatiq_app", ("-m", "dramatiq", "dramatiq_app", "--processes", "2",
                                           "--threads", "8"), 1),
@@ -233,7 +233,7 @@ def systems(cache: Path) -> list[System]:
         ):  # fmt: skip
             found.append(
                 System(name=name, app=app, durability=said, server=server, worker=words,
-                       workers=count, variables={"BENCH_RQ": "1"} if name == "RQ" else {})
+                       workers=count )
             )  # fmt: skip
     found += [
         System(name="Huey, SQLite", app="huey_app", durability="synchronous FULL", server=nothing,

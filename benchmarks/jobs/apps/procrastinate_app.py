@@ -15,7 +15,9 @@ def noop(text: str) -> None:
     mark(text)
 
 
-_producer = app.with_connector(procrastinate.SyncPsycopgConnector(conninfo=_DSN, max_size=64))
+_producer = procrastinate.App(
+    connector=procrastinate.SyncPsycopgConnector(conninfo=_DSN, max_size=64)
+)
 _open = False
 
 
@@ -40,5 +42,4 @@ def bulk(texts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with _opened() as opened:
-        opened.schema_manager.apply_schema()
+    _opened().schema_manager.apply_schema()
