@@ -21,7 +21,7 @@ _CHUNK = 1 << 18
 class Pending:
     """An answer that has not come yet."""
 
-    __slots__ = ("answer", "done", "error", "heard")
+    __slots__ = ("answer", "done", "error", "heard", "wake")
 
     def __init__(self) -> None:
         self.done = False
@@ -29,6 +29,8 @@ class Pending:
         self.error: AtlasError | None = None
         self.heard: Callable[[], object] | None = None
         """Called once it is done, by whoever reads; set it first, then look whether it is."""
+        self.wake: threading.Lock | None = None
+        """Held for as long as a thread that waits for it, and doesn't read, is to sleep."""
 
     def result(self) -> dict[str, Any]:
         """The answer; raises the `AtlasError` that came in its place."""
@@ -52,7 +54,9 @@ class Connection:
             raise _unreachable(path, error.strerror or str(error)) from error
         self._socket.settimeout(None)
         self._sending = threading.Lock()
-        self._state = threading.Condition()
+        self._turns = threading.Lock()
+        """Guards who reads, and who sleeps meanwhile."""
+        self._sleeping: dict[Pending, None] = {}
         self._pending: dict[int, Pending] = {}
         self._number = 0
         self._reading = False
@@ -94,47 +98,83 @@ class Connection:
         self._read_if_nobody_does(wait=0.0)
 
     def _read_if_nobody_does(self, *, wait: float = 0.01) -> None:
-        with self._state:
-            if self._reading:
-                if wait:
-                    self._state.wait(wait)
-                return
-            self._reading = True
-        try:
-            self._read(0.0)
-        finally:
-            with self._state:
-                self._reading = False
-                self._state.notify_all()
+        with self._turns:
+            free, self._reading = not self._reading, True
+        if free:
+            try:
+                self._read(0.0)
+            finally:
+                self._pass_on(mine=True)
+        elif wait:
+            time.sleep(wait)
 
     def call(self, op: str, **fields: Any) -> dict[str, Any]:
         """Ask something and wait for the answer. Raises the `AtlasError` that came in its place."""
         return self.wait(self.send(op, fields))
 
     def wait(self, pending: Pending, timeout: float | None = None) -> dict[str, Any]:
-        """The answer, read by this thread or by another. Raises `TimeoutError` after `timeout`."""
+        """The answer, read by this thread or by another. Raises `TimeoutError` after `timeout`.
+
+        Each thread is woken for its own answer alone, or because it is its turn to read: with many
+        threads on one connection nothing else would be quick.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        state = self._state
         while not self._is_done(pending):
-            with state:
-                if self._is_done(pending):
-                    break
-                if self._reading:
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if left is not None and left <= 0:
-                        raise TimeoutError
-                    state.wait(left)
-                    continue
-                self._reading = True
-            try:
-                self._read(deadline)
-            finally:
-                with state:
-                    self._reading = False
-                    state.notify_all()
+            if self._my_turn(pending):
+                try:
+                    while not self._is_done(pending):
+                        self._read(deadline)
+                        if deadline is not None and time.monotonic() >= deadline:
+                            break
+                finally:
+                    self._pass_on(mine=True)
+            else:
+                self._sleep(pending, deadline)
             if deadline is not None and not self._is_done(pending) and time.monotonic() >= deadline:
+                # It may have been woken to read, and has no time for it.
+                self._pass_on(mine=False)
                 raise TimeoutError
         return pending.result()
+
+    def _my_turn(self, pending: Pending) -> bool:
+        """Whether this thread reads; else what wakes it is ready."""
+        with self._turns:
+            if not self._reading:
+                self._reading = True
+                return True
+            if not pending.done:
+                pending.wake = threading.Lock()
+                pending.wake.acquire()
+                self._sleeping[pending] = None
+            return False
+
+    def _sleep(self, pending: Pending, deadline: float | None) -> None:
+        wake = pending.wake
+        if wake is not None:
+            wake.acquire(timeout=-1 if deadline is None else max(deadline - time.monotonic(), 0.0))
+            with self._turns:
+                self._sleeping.pop(pending, None)
+
+    def _pass_on(self, *, mine: bool) -> None:
+        """Have a sleeper read if nobody does; `mine`: this thread did until now."""
+        with self._turns:
+            if mine:
+                self._reading = False
+            if self._sleeping and not self._reading:
+                other, _ = self._sleeping.popitem()
+                assert other.wake is not None
+                other.wake.release()
+
+    def _wake(self, pending: Pending) -> None:
+        """It is done."""
+        pending.done = True
+        if pending.heard is not None:
+            pending.heard()
+        with self._turns:
+            if pending in self._sleeping:
+                del self._sleeping[pending]
+                assert pending.wake is not None
+                pending.wake.release()
 
     @staticmethod
     def _is_done(pending: Pending) -> bool:
@@ -173,18 +213,14 @@ class Connection:
             pending.error = AtlasError(error["code"], error["message"], hint=error.get("hint", ""))
         else:
             pending.answer = body
-        pending.done = True
-        if pending.heard is not None:
-            pending.heard()
+        self._wake(pending)
 
     def _end(self, why: str) -> AtlasError:
         error = self.closed = self.closed or _unreachable(self._path, why)
         waiting, self._pending = self._pending, {}
         for pending in waiting.values():
             pending.error = error
-            pending.done = True
-            if pending.heard is not None:
-                pending.heard()
+            self._wake(pending)
         self._socket.close()
         return error
 
@@ -196,8 +232,6 @@ class Connection:
             pass
         with self._sending:
             self._end("the connection was closed here")
-        with self._state:
-            self._state.notify_all()
 
 
 def _unreachable(path: str, why: str) -> AtlasError:
