@@ -8,6 +8,9 @@ from atlasd_plugins.queue_sqlite import settling, sql
 from atlasd_plugins.queue_sqlite.enqueuing import IDEMPOTENCY
 from atlasd_plugins.queue_sqlite.round import Round
 
+PROOF = 65_536
+"""Bytes that are written to see whether the store can be written again."""
+
 
 def maintain(turn: Round, limit: int, *, prove: bool = False) -> Maintained:
     """One round of it; at most `limit` rows of each kind.
@@ -17,7 +20,7 @@ def maintain(turn: Round, limit: int, *, prove: bool = False) -> Maintained:
     board = turn.board
     turn.flush()
     if prove:
-        turn.write().execute("INSERT OR REPLACE INTO meta VALUES ('proof', ?)", (turn.now,))
+        _prove(turn)
     promoted = _promote(turn, limit)
     late = [job for job, lease in board.leases.items() if lease.until <= turn.mono][:limit]
     for job in late:
@@ -30,6 +33,15 @@ def maintain(turn: Round, limit: int, *, prove: bool = False) -> Maintained:
         expired=expired,
         pruned=pruned,
         next_due=_next_due(turn),
+    )
+
+
+def _prove(turn: Round) -> None:
+    """Write as much as a large job: the last pages of a full disk still take something small."""
+    # Under the key that no request can have, and old enough to be forgotten in a minute.
+    turn.write().execute(
+        "INSERT OR REPLACE INTO idempotency VALUES ('', ?, ?)",
+        ("-" * PROOF, turn.now - IDEMPOTENCY + 60_000),
     )
 
 

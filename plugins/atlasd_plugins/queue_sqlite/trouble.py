@@ -23,8 +23,8 @@ _DISK = "the disk has failed to read or write: the kernel's log (`dmesg`) tells 
 _LOCKED = "another process holds the file; `fuser {path}` names it"
 _CORRUPT = (
     "the file is left as it is. Stop atlasd, keep a copy of it and of {path}-wal, then restore a "
-    "backup, or save what can be read with `sqlite3 {path} .recover | sqlite3 recovered.db` and "
-    "put that in its place"
+    "backup, or save what can be read with `sqlite3 {path} .recover | sqlite3 recovered.db` "
+    "(Debian's sqlite3 lacks it, sqlite.org's has it) and put that in its place"
 )
 _OTHER = "check the folder's owner, its file system's free space and the disk, then try again"
 
