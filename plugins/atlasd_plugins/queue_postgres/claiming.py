@@ -189,6 +189,15 @@ class Claiming:
             todo.append((sql.CLAIM, tuple(map(str, values))))
         return todo
 
+    async def again(self, turn: Transaction) -> list[Rows]:
+        """The rows of `takes`, when they were lost with the connection that committed them."""
+        return [
+            await turn.after(
+                (sql.CLAIMED, (str(take.lane.id), self._asks[take.ask].worker, turn.number))
+            )
+            for take in self.takes
+        ]
+
     def claimed(self, answers: Sequence[Rows]) -> list[list[Claimed]]:
         """The jobs of each ask, by rank; `answers` belong to the statements of `takes`."""
         found: list[list[tuple[int, Claimed]]] = [[] for _ in self._asks]

@@ -126,8 +126,9 @@ class Flight:
             (sql.IDEMPOTENCY, (key, str(IDEMPOTENCY)))
             for key in sorted({one.key for one in self._enqueues if one.key})
         ]
-        (clock, *rows) = await turn.ask((sql.NOW, ()), *settle, *beats, *look, *keys)
-        now = landed.now = clock[0][0]
+        (clock, *rows) = await turn.ask((sql.BEGUN, ()), *settle, *beats, *look, *keys)
+        ((now, turn.number),) = clock
+        landed.now = now
         await self._settling.take(turn, rows[: len(settle)], now)
         rows = rows[len(settle) :]
         landed.answers += self._beaten(rows[: len(beats)])
@@ -144,7 +145,11 @@ class Flight:
         began = perf_counter()
         done = await turn.commit(*before, *claims)
         landed.seconds = perf_counter() - began
-        landed.claimed = self._claiming.claimed(done[len(before) :])
+        if done is None:
+            answers = await self._claiming.again(turn)
+        else:
+            answers = done[len(before) :]
+        landed.claimed = self._claiming.claimed(answers)
         self._tell(landed)
         return landed
 

@@ -1,8 +1,9 @@
 """One connection to the database, made anew when it broke; the only place that knows psycopg.
 
 A request that finds the connection broken waits for another one for a while, so that a database
-that is started anew costs a moment rather than errors. What a transaction did is known but in one
-case: the connection broke between `COMMIT` and its answer. That is `Unsure`, and said so.
+that is started anew costs a moment rather than errors. Where the connection broke between `COMMIT`
+and its answer, the server is asked on the next one what became of the transaction, by its number;
+where it cannot tell, the answer is `job.unsure`.
 """
 
 import asyncio
@@ -29,6 +30,10 @@ TRIES = 6
 
 class BrokenError(Exception):
     """The connection is gone, and nothing was done."""
+
+
+class UnsureError(Exception):
+    """The connection is gone, and the transaction may have been committed."""
 
 
 class ConflictError(Exception):
@@ -124,23 +129,29 @@ class Link:
     # --- working
 
     async def run(self, *statements: Statement) -> list[Rows]:
-        """Statements of which each is its own transaction, in one round trip."""
+        """Statements of which each is its own transaction, in one round trip.
+
+        They may be sent again when the connection breaks, so they have to bear that.
+        """
         async with self._lock:
-            return await self._again(lambda: self._each(statements))
+            return await self._again(lambda: self._each(statements), twice=True)
 
     async def _each(self, statements: Sequence[Statement]) -> list[Rows]:
         connection = await self.ready()
         async with self._watched(connection, committing=True):
             return await _send(connection, statements)
 
-    async def transact(self, work: "Callable[[Transaction], Awaitable[T]]") -> T:
+    async def transact(
+        self, work: "Callable[[Transaction], Awaitable[T]]", *, twice: bool = False
+    ) -> T:
         """What `work` gives, in a transaction that it may have to begin several times.
 
-        Raises `AtlasError` `job.store` when nothing was done, `job.unsure` when that is not known,
-        `RefusedError` when a value is to blame, and what `work` raises: then nothing was done.
+        `twice`: it bears being committed twice, so that nothing is ever unsure. Raises `AtlasError`
+        `job.store` when nothing was done, `job.unsure` when that is not known, `RefusedError` when
+        a value is to blame, and what `work` raises: then nothing was done.
         """
         async with self._lock:
-            return await self._again(lambda: self._transact(work))
+            return await self._again(lambda: self._transact(work), twice=twice)
 
     async def _transact(self, work: "Callable[[Transaction], Awaitable[T]]") -> T:
         connection = await self.ready()
@@ -153,7 +164,7 @@ class Link:
             raise
         return result
 
-    async def _again(self, do: Callable[[], Awaitable[T]]) -> T:
+    async def _again(self, do: Callable[[], Awaitable[T]], *, twice: bool) -> T:
         for attempt in range(TRIES):
             try:
                 return await do()
@@ -162,11 +173,32 @@ class Link:
             except BrokenError:
                 # `ready` waits as long as is decent.
                 await self.close()
+            except UnsureError:
+                await self.close()
+                if not twice:
+                    raise unsure() from None
         raise AtlasError(
             "job.store",
             f"the queue in {self._access.place} is busy: a change was in others' way {TRIES} times",
             hint="nothing was done; try again",
         )
+
+    async def _fate(self, number: str) -> bool:
+        """Whether a transaction whose connection broke was committed. Raises `UnsureError`."""
+        for attempt in range(TRIES):
+            try:
+                (((status,),),) = await self._each(((FATE, (number,)),))
+            except BrokenError:
+                continue
+            except (AtlasError, RefusedError) as error:
+                raise UnsureError(str(error)) from None
+            if status != "in progress":
+                if status is None:
+                    break
+                return bool(status == "committed")
+            # The server has not noticed yet that nobody is there any longer.
+            await asyncio.sleep(0.05 * 2**attempt)
+        raise UnsureError("the server does not know")
 
     @contextlib.asynccontextmanager
     async def _watched(
@@ -183,15 +215,8 @@ class Link:
             said = self._access.clean(str(error))
             if lost:
                 await self.close()
-                # An answer of the server means that it has not committed.
-                if committing and not code:
-                    raise AtlasError(
-                        "job.unsure",
-                        "the connection to the queue was lost while it committed: whether that was "
-                        "done is not known",
-                        hint="look before you do it again; a job with a unique or an idempotency "
-                        "key can just be enqueued again",
-                    ) from None
+                if committing:
+                    raise UnsureError(said) from None
                 raise BrokenError(said) from None
             if code[:2] == "40" or code == "55P03":
                 raise ConflictError(said) from None
@@ -212,6 +237,9 @@ class Link:
 
 class Transaction:
     """A transaction under way: begun with its first statement."""
+
+    number = ""
+    """Of the server for it; `commit` finds out by it what became of it, where that is needed."""
 
     def __init__(self, link: Link, connection: "AsyncConnection[Any]") -> None:
         self._link = link
@@ -251,8 +279,11 @@ class Transaction:
         ):
             await into.write(data)
 
-    async def commit(self, *statements: Statement) -> list[Rows]:
-        """The rows of the last statements; they and the commit share a round trip."""
+    async def commit(self, *statements: Statement) -> list[Rows] | None:
+        """The rows of the last statements; they and the commit share a round trip.
+
+        None when it is committed, but the rows were lost with the connection: see `after`.
+        """
         if self._over:
             return []
         if not self._begun and not statements:
@@ -262,10 +293,23 @@ class Transaction:
         if not self._begun:
             todo.insert(0, BEGIN)
             self._begun = True
-        async with self._link._watched(self._connection, committing=True):  # noqa: SLF001
-            rows = await _send(self._connection, todo)
+        try:
+            async with self._link._watched(self._connection, committing=True):  # noqa: SLF001
+                rows = await _send(self._connection, todo)
+        except UnsureError:
+            self._over = True
+            if not self.number:
+                raise
+            if not await self._link._fate(self.number):  # noqa: SLF001
+                raise BrokenError("it was not committed") from None
+            return None
         self._over = True
         return rows[len(todo) - len(statements) - 1 : -1]
+
+    async def after(self, statement: Statement) -> Rows:
+        """The rows of a statement after the commit, on whatever connection there is then."""
+        (rows,) = await self._link._each((statement,))  # noqa: SLF001
+        return rows
 
     async def undo(self) -> None:
         """Roll back, if there is something."""
@@ -278,6 +322,7 @@ class Transaction:
                 await self._link.close()
 
 
+FATE = "SELECT pg_xact_status($1::xid8)"
 BEGIN: Statement = ("BEGIN", ())
 COMMIT: Statement = ("COMMIT", ())
 ROLLBACK: Statement = ("ROLLBACK", ())
@@ -291,6 +336,17 @@ async def _send(connection: "AsyncConnection[Any]", statements: Sequence[Stateme
     async with connection.pipeline():
         cursors = [await connection.execute(text, values) for text, values in statements]
     return [await one.fetchall() if one.description else [] for one in cursors]
+
+
+def unsure() -> AtlasError:
+    """Of what the server cannot tell either."""
+    return AtlasError(
+        "job.unsure",
+        "the connection to the queue was lost while it committed: whether that was done is not "
+        "known",
+        hint="look before you do it again; what has an idempotency key, or jobs with unique keys, "
+        "can just be enqueued again",
+    )
 
 
 def unreachable(access: Access, error: Exception) -> AtlasError:

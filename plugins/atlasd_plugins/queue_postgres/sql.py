@@ -5,6 +5,7 @@ has nothing to convert, and a statement is prepared once, whatever the width of 
 """
 
 NOW = "SELECT now_ms()"
+BEGUN = "SELECT now_ms(), pg_current_xact_id()::text"
 
 # --- lanes
 
@@ -134,6 +135,14 @@ UPDATE jobs j SET state = 'running', token = token + 1, attempt = attempt + 1,
 FROM c WHERE j.id = c.id
 RETURNING j.rank_at, j.id, j.token, j.attempt, j.kind, j.args, j.priority, j.run_at, j.created_at,
     j.max_attempts, j.lost_count, coalesce(j.expires_at, 0), j.options
+"""
+
+# What a transaction has claimed, when its answer was lost: nobody else has written it since.
+CLAIMED = """
+SELECT j.rank_at, j.id, j.token, j.attempt, j.kind, j.args, j.priority, j.run_at, j.created_at,
+    j.max_attempts, j.lost_count, coalesce(j.expires_at, 0), j.options
+FROM jobs j WHERE j.state = 'running' AND j.lane = $1::bigint AND j.worker = $2
+    AND j.xmin = $3::xid8::xid
 """
 
 # --- settling

@@ -306,9 +306,10 @@ class PostgresQueue:
 
     # --- what has its own transaction
 
-    async def _aside(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def _aside(self, work: Callable[[Transaction], Awaitable[T]], *, twice: bool = True) -> T:
+        """What `work` gives; with `twice` it bears being done a second time."""
         try:
-            return await self._side.transact(work)
+            return await self._side.transact(work, twice=twice)
         except RefusedError as error:
             raise refused(error) from None
 
@@ -335,7 +336,7 @@ class PostgresQueue:
     async def requeue(self, which: Filter, *, args: str = "", limit: int) -> Sequence[int]:
         """See `QueueStore`."""
         done = await self._aside(
-            lambda turn: operating.requeue(turn, self._rules, which, args, limit)
+            lambda turn: operating.requeue(turn, self._rules, which, args, limit), twice=False
         )
         if done:
             self._changed()
@@ -352,11 +353,13 @@ class PostgresQueue:
             for row in rows
         ]
         await self._lanes.make(self._side, jobs)
-        return await self._aside(
-            lambda turn: operating.restore(
+
+        async def work(turn: Transaction) -> Sequence[int]:
+            return await operating.restore(
                 turn, rows, lanes=self._lanes, numbers=self._side_numbers
             )
-        )
+
+        return await self._aside(work, twice=False)
 
     async def purge(self, which: Filter, *, limit: int) -> int:
         """See `QueueStore`."""
