@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class Hosts:
             connection.execute(f"SET search_path TO {self.schema}")
             return connection.execute(text.encode()).fetchall()
 
+    def ran_more_than(self, count: float) -> bool:
+        """Whether the ledger has grown so far."""
+        return self.out.exists() and len(self.out.read_text().splitlines()) > count
+
     def runs(self) -> dict[int, list[tuple[int, int, int]]]:
         """Of each job its runs: fence, beginning, end (0: it did not)."""
         begun: dict[tuple[int, int], int] = {}
@@ -150,12 +155,7 @@ def test_nothing_is_lost_or_run_twice_at_once_when_the_database_is_killed(
     for kill in range(KILLS):
         # In mid-traffic: after a random part of the jobs has run.
         wanted = COUNT * (kill + chance.random()) / (KILLS + 1)
-        until(
-            lambda wanted=wanted: (
-                hosts.out.exists() and len(hosts.out.read_text().splitlines()) > wanted
-            ),
-            "jobs that run",
-        )
+        until(partial(hosts.ran_more_than, wanted), "jobs that run")
         server.kill()
         server.start()
     for producer in producers:

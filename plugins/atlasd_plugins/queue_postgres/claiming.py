@@ -189,11 +189,11 @@ class Claiming:
             todo.append((sql.CLAIM, tuple(map(str, values))))
         return todo
 
-    async def again(self, turn: Transaction) -> list[Rows]:
+    async def again(self, turn: Transaction, number: str) -> list[Rows]:
         """The rows of `takes`, when they were lost with the connection that committed them."""
         return [
             await turn.after(
-                (sql.CLAIMED, (str(take.lane.id), self._asks[take.ask].worker, turn.number))
+                (sql.CLAIMED, (str(take.lane.id), self._asks[take.ask].worker, number))
             )
             for take in self.takes
         ]

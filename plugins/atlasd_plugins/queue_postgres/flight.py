@@ -106,6 +106,7 @@ class Flight:
         self._enqueues = [one for one in work if isinstance(one, Enqueue)]
         self._exchanges = [one for one in work if isinstance(one, Exchange)]
         self._extends = [one for one in work if isinstance(one, Extend)]
+        self._busy = bool(work)
         self._rules = rules
         self._numbers = numbers
         self._room = room
@@ -116,6 +117,8 @@ class Flight:
         self._breakers = Breakers(rules)
         self._claiming = Claiming(lanes, rules, turn, self._breakers, asks)
         self._last: list[Statement] = []
+        self._number = ""
+        """The server's for this transaction."""
 
     async def run(self, turn: Transaction) -> Landed:
         """All of it."""
@@ -127,7 +130,7 @@ class Flight:
             for key in sorted({one.key for one in self._enqueues if one.key})
         ]
         (clock, *rows) = await turn.ask((sql.BEGUN, ()), *settle, *beats, *look, *keys)
-        ((now, turn.number),) = clock
+        ((now, self._number),) = clock
         landed.now = now
         await self._settling.take(turn, rows[: len(settle)], now)
         rows = rows[len(settle) :]
@@ -142,11 +145,15 @@ class Flight:
             *self._settling.last(), *self._last, *self._enqueuing.rest(now),
             *self._breakers.last(),
         ]  # fmt: skip
+        if not (self._busy or before or claims):
+            await turn.undo()
+            landed.claimed = self._claiming.claimed(())
+            return landed
         began = perf_counter()
         done = await turn.commit(*before, *claims)
         landed.seconds = perf_counter() - began
         if done is None:
-            answers = await self._claiming.again(turn)
+            answers = await self._claiming.again(turn, self._number)
         else:
             answers = done[len(before) :]
         landed.claimed = self._claiming.claimed(answers)

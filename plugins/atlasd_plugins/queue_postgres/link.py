@@ -2,16 +2,18 @@
 
 A request that finds the connection broken waits for another one for a while, so that a database
 that is started anew costs a moment rather than errors. Where the connection broke between `COMMIT`
-and its answer, the server is asked on the next one what became of the transaction, by its number;
-where it cannot tell, the answer is `job.unsure`.
+and its answer, the next one is asked for the mark that the transaction left; where that cannot be
+had, the answer is `job.unsure`. (`pg_xact_status` would not do: after a crash the server gives the
+number of a transaction that left no trace to another one.)
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from atlasd.errors import AtlasError
+from atlasd_plugins.queue_postgres import sql
 from atlasd_plugins.queue_postgres.access import Access
 
 if TYPE_CHECKING:
@@ -183,22 +185,17 @@ class Link:
             hint="nothing was done; try again",
         )
 
-    async def _fate(self, number: str) -> bool:
-        """Whether a transaction whose connection broke was committed. Raises `UnsureError`."""
-        for attempt in range(TRIES):
+    async def _left(self, mark: "Mark") -> bool:
+        """Whether a transaction whose connection broke left its mark. Raises `UnsureError`."""
+        for _ in range(TRIES):
             try:
-                (((status,),),) = await self._each(((FATE, (number,)),))
-            except BrokenError:
+                (rows,) = await self._each(((sql.MARKED, (mark.host,)),))
+            except (BrokenError, UnsureError):
                 continue
             except (AtlasError, RefusedError) as error:
                 raise UnsureError(str(error)) from None
-            if status != "in progress":
-                if status is None:
-                    break
-                return bool(status == "committed")
-            # The server has not noticed yet that nobody is there any longer.
-            await asyncio.sleep(0.05 * 2**attempt)
-        raise UnsureError("the server does not know")
+            return bool(rows and rows[0][0] == mark.number)
+        raise UnsureError("the connection broke again and again")
 
     @contextlib.asynccontextmanager
     async def _watched(
@@ -235,11 +232,19 @@ class Link:
             raise
 
 
+class Mark(NamedTuple):
+    """What a transaction leaves in the database."""
+
+    host: str
+    number: int
+    """Grows with each transaction of the host."""
+
+
 class Transaction:
     """A transaction under way: begun with its first statement."""
 
-    number = ""
-    """Of the server for it; `commit` finds out by it what became of it, where that is needed."""
+    mark: "Mark | None" = None
+    """What it leaves when it is committed, if it has anything to commit."""
 
     def __init__(self, link: Link, connection: "AsyncConnection[Any]") -> None:
         self._link = link
@@ -289,7 +294,8 @@ class Transaction:
         if not self._begun and not statements:
             self._over = True
             return []
-        todo = [*statements, COMMIT]
+        marks = self._marks()
+        todo = [*statements, *marks, COMMIT]
         if not self._begun:
             todo.insert(0, BEGIN)
             self._begun = True
@@ -298,13 +304,19 @@ class Transaction:
                 rows = await _send(self._connection, todo)
         except UnsureError:
             self._over = True
-            if not self.number:
+            if self.mark is None:
                 raise
-            if not await self._link._fate(self.number):  # noqa: SLF001
+            if not await self._link._left(self.mark):  # noqa: SLF001
                 raise BrokenError("it was not committed") from None
             return None
         self._over = True
-        return rows[len(todo) - len(statements) - 1 : -1]
+        first = len(todo) - len(statements) - len(marks) - 1
+        return rows[first : first + len(statements)]
+
+    def _marks(self) -> list[Statement]:
+        if self.mark is None:
+            return []
+        return [(sql.MARK, (self.mark.host, str(self.mark.number)))]
 
     async def after(self, statement: Statement) -> Rows:
         """The rows of a statement after the commit, on whatever connection there is then."""
@@ -322,7 +334,6 @@ class Transaction:
                 await self._link.close()
 
 
-FATE = "SELECT pg_xact_status($1::xid8)"
 BEGIN: Statement = ("BEGIN", ())
 COMMIT: Statement = ("COMMIT", ())
 ROLLBACK: Statement = ("ROLLBACK", ())

@@ -34,6 +34,7 @@ class Maintenance:
         pruned = await self._prune(turn, now, limit)
         *_, ((due,),) = await turn.ask(
             (sql.FORGET_KEYS, (str(now - IDEMPOTENCY), str(limit))),
+            (sql.FORGET_HOSTS, (str(now - IDEMPOTENCY),)),
             (sql.FORGET_RATES, (str(now), str(limit))),
             (sql.NEXT_DUE, ()),
         )

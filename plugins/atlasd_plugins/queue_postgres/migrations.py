@@ -102,6 +102,11 @@ CREATE TABLE rates (
     PRIMARY KEY (queue, key)
 ) WITH (fillfactor = 50);
 
+-- The last transaction of each host, by which it learns what became of one whose answer was lost.
+CREATE TABLE hosts (
+    host text PRIMARY KEY, number bigint NOT NULL, at bigint NOT NULL
+) WITH (fillfactor = 10);
+
 -- Every moment of the queue comes from here: the clock of the database, in milliseconds.
 CREATE FUNCTION now_ms() RETURNS bigint LANGUAGE sql STABLE AS
     $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint $$;

@@ -137,6 +137,13 @@ RETURNING j.rank_at, j.id, j.token, j.attempt, j.kind, j.args, j.priority, j.run
     j.max_attempts, j.lost_count, coalesce(j.expires_at, 0), j.options
 """
 
+MARK = """
+INSERT INTO hosts (host, number, at) VALUES ($1, $2::bigint, now_ms())
+ON CONFLICT (host) DO UPDATE SET number = excluded.number, at = excluded.at
+"""
+# Waits for the transaction, should the server not have noticed yet that its client is gone.
+MARKED = "SELECT number FROM hosts WHERE host = $1 FOR UPDATE"
+FORGET_HOSTS = "DELETE FROM hosts WHERE at <= $1::bigint"
 # What a transaction has claimed, when its answer was lost: nobody else has written it since.
 CLAIMED = """
 SELECT j.rank_at, j.id, j.token, j.attempt, j.kind, j.args, j.priority, j.run_at, j.created_at,

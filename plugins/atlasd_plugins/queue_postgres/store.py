@@ -6,6 +6,8 @@ and one that listens.
 
 import asyncio
 import contextlib
+import itertools
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -47,7 +49,7 @@ from atlasd_plugins.queue_postgres.flight import (
 )
 from atlasd_plugins.queue_postgres.hints import Hints
 from atlasd_plugins.queue_postgres.lanes import Lanes, Numbers
-from atlasd_plugins.queue_postgres.link import Link, RefusedError, Transaction
+from atlasd_plugins.queue_postgres.link import Link, Mark, RefusedError, Transaction
 from atlasd_plugins.queue_postgres.maintenance import Maintenance
 from atlasd_plugins.queue_postgres.migrations import migrate
 from atlasd_plugins.queue_postgres.query import groups_of, row_of, selecting
@@ -93,6 +95,8 @@ class PostgresQueue:
         self._maintenance = Maintenance(rules, time.monotonic)
         self._room = Room(rules, time.monotonic)
         self._hints = Hints(access, self._side, self._look)
+        self._identity = secrets.token_hex(8)
+        self._flights = itertools.count(1)
         self._work: list[Request] = []
         self._waiting: list[Waiting] = []
         self._nudged: set[str] = set()
@@ -193,7 +197,10 @@ class PostgresQueue:
             return
         asks = [one.ask for one in asking]
 
+        mark = Mark(self._identity, next(self._flights))
+
         async def fly(turn: Transaction) -> Landed:
+            turn.mark = mark
             flight = Flight(
                 work, asks, lanes=self._lanes, numbers=self._numbers, rules=self._rules,
                 turn=self._turn, room=self._room,
