@@ -11,6 +11,7 @@ from atlasd.contracts import collectors as contracts
 from atlasd.contracts.queue import BreakerRow, Claimed, Finish, JobState, QueueCount
 from atlasd.core import metrics as core
 from atlasd.core.health import CheckState
+from atlasd.jobs import schedule_metrics, timetable
 from atlasd.jobs.ledger import Ledger
 from atlasd.jobs.measures import Measures
 from atlasd.jobs.metrics import metrics_of
@@ -76,7 +77,9 @@ def of_jobs() -> list[contracts.Metric | contracts.Histogram]:
     measures.given([job], 30_000)
     measures.settled([Finish(1, 1)], [job], [True])
     ledger.retries["mail", "send"] = ledger.deaths["mail", "exhausted"] = ledger.trips["bank"] = 1
-    return metrics_of(
+    schedules = timetable.Tally(fired={"nightly": 1}, lateness={"nightly": 1})
+    schedules.left_out["nightly", "misfire"] = 1
+    return schedule_metrics.metrics_of(schedules) + metrics_of(
         [QueueCount("mail", JobState.AVAILABLE, 1, 1)],
         now=1,
         settled={},

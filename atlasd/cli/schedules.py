@@ -79,7 +79,7 @@ def preview(session: Session, name: str, count: int, start: str | None) -> None:
     rows = [
         (
             one["local"], _when(one["at"]), one["mark"],
-            one["words"] or (f"starts {_when(one['starts'])}" if _put_off(one) else ""),
+            "; ".join(filter(None, (one["words"], _starts(one)))),
         )
         for one in body["runs"]
     ]  # fmt: skip
@@ -137,5 +137,6 @@ def _job(one: dict[str, Any]) -> str:
     return f"{one['job']} ({one['job_state'] or 'forgotten'})"
 
 
-def _put_off(one: dict[str, Any]) -> bool:
-    return bool(one["starts"] and one["starts"] != one["at"])
+def _starts(one: dict[str, Any]) -> str:
+    """When a run begins that is put off."""
+    return f"starts {_when(one['starts'])}" if one["starts"] not in (None, one["at"]) else ""

@@ -145,7 +145,7 @@ class JobThread:
         except AtlasError:
             return ()
         return [
-            *schedule_metrics.metrics_of(engine.timetable),
+            *schedule_metrics.metrics_of(engine.timetable.tally),
             *metrics_of(
                 counts,
                 now=now,

@@ -1,10 +1,10 @@
 """The metrics of schedules, in Prometheus' terms."""
 
 from atlasd.contracts.collectors import Metric, Sample
-from atlasd.jobs.timetable import Timetable
+from atlasd.jobs.timetable import Tally
 
 
-def metrics_of(table: Timetable) -> list[Metric]:
+def metrics_of(tally: Tally) -> list[Metric]:
     """What the schedules of this daemon have done since its start."""
     return [
         Metric(
@@ -13,7 +13,7 @@ def metrics_of(table: Timetable) -> list[Metric]:
             kind="counter",
             samples=tuple(
                 Sample(value=float(count), labels={"schedule": name})
-                for name, count in sorted(table.fired.items())
+                for name, count in sorted(tally.fired.items())
             ),
         ),
         Metric(
@@ -23,7 +23,7 @@ def metrics_of(table: Timetable) -> list[Metric]:
             kind="counter",
             samples=tuple(
                 Sample(value=float(count), labels={"schedule": name, "reason": reason})
-                for (name, reason), count in sorted(table.left_out.items())
+                for (name, reason), count in sorted(tally.left_out.items())
             ),
         ),
         Metric(
@@ -32,7 +32,7 @@ def metrics_of(table: Timetable) -> list[Metric]:
             kind="gauge",
             samples=tuple(
                 Sample(value=late / 1000.0, labels={"schedule": name})
-                for name, late in sorted(table.lateness.items())
+                for name, late in sorted(tally.lateness.items())
             ),
         ),
     ]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from atlasd.contracts.queue import Filter, QueueStore, ScheduleRow, SlotClaim
 from atlasd.errors import AtlasError, nearest
@@ -20,18 +21,35 @@ REPLACED = "replaced"
 _log = logging.getLogger("atlasd.jobs")
 
 
+@dataclass(slots=True)
+class Tally:
+    """What schedules have done since the start."""
+
+    fired: dict[str, int] = field(default_factory=dict)
+    """Jobs that were enqueued, by schedule."""
+    left_out: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Slots without a job, by schedule and reason."""
+    lateness: dict[str, int] = field(default_factory=dict)
+    """Milliseconds by which the last job came too late, by schedule."""
+
+    def note(self, claim: SlotClaim, now: int) -> None:
+        """Count a slot that was claimed now."""
+        name = claim.schedule
+        if claim.job is None:
+            key = (name, claim.reason)
+            self.left_out[key] = self.left_out.get(key, 0) + 1
+        else:
+            self.fired[name] = self.fired.get(name, 0) + 1
+            self.lateness[name] = max(0, now - (claim.slot or now))
+
+
 class Timetable:
     """All schedules of the configuration; runs in the loop of the job engine."""
 
     def __init__(self, store: QueueStore, *, due_in: Callable[[int], object]) -> None:
         """`due_in` hears after how many milliseconds a job that is put off has its time."""
         self.schedules: Mapping[str, Schedule] = {}
-        self.fired: dict[str, int] = {}
-        """Jobs that were enqueued, by schedule."""
-        self.left_out: dict[tuple[str, str], int] = {}
-        """Slots without a job, by schedule and reason."""
-        self.lateness: dict[str, int] = {}
-        """Milliseconds by which the last job came too late, by schedule."""
+        self.tally = Tally()
         self._store = store
         self._due_in = due_in
         self._gone: set[str] = set()
@@ -145,14 +163,8 @@ class Timetable:
                          found.missed, fired)  # fmt: skip
 
     def _note(self, claim: SlotClaim, now: int) -> None:
-        name = claim.schedule
-        if claim.job is None:
-            key = (name, claim.reason)
-            self.left_out[key] = self.left_out.get(key, 0) + 1
-            return
-        self.fired[name] = self.fired.get(name, 0) + 1
-        self.lateness[name] = max(0, now - (claim.slot or now))
-        if claim.job.run_at:
+        self.tally.note(claim, now)
+        if claim.job is not None and claim.job.run_at:
             self._due_in(claim.job.run_at - now)
 
     # --- operators

@@ -59,7 +59,7 @@ async def test_each_run_is_one_hosts(
     for _ in range(8):
         await postgres_schema.advance(2 * HOUR + 1)
         await turn(hosts)
-    assert sum(one.fired.get("hourly", 0) for one in hosts) == 16
+    assert sum(one.tally.fired.get("hourly", 0) for one in hosts) == 16
     slots = await stores[0].slots("hourly", 100)
     assert len(slots) == 16
     assert len({slot.job for slot in slots}) == 16

@@ -87,8 +87,8 @@ async def test_it_fires_when_it_is_due_and_says_when_next(
     assert await jobs(queue) == [JobState.AVAILABLE]
     assert await times.turn() == start + 2 * HOUR * 1000
     assert await jobs(queue) == [JobState.AVAILABLE]
-    assert times.fired == {"hourly": 1}
-    assert times.lateness == {"hourly": 250}
+    assert times.tally.fired == {"hourly": 1}
+    assert times.tally.lateness == {"hourly": 250}
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ async def test_down_for_a_day(
     times = table(store, hourly(misfire=misfire))
     await times.turn()
     assert len(await jobs(store)) == fired
-    assert times.left_out == ({("hourly", "misfire"): left} if left else {})
+    assert times.tally.left_out == ({("hourly", "misfire"): left} if left else {})
     told = [record.getMessage() for record in caplog.records]
     assert told == (
         [f"schedule hourly: {left} runs left out as too late, {fired} fired"] if left else []
@@ -180,7 +180,7 @@ async def test_in_a_shared_store_the_schedules_of_others_are_left_alone(
     await theirs.turn()
     clock.wind(HOUR)
     await theirs.turn()
-    assert theirs.fired == {"b": 1}, "it is noted again, whoever took it away"
+    assert theirs.tally.fired == {"b": 1}, "it is noted again, whoever took it away"
 
 
 async def test_two_daemons_on_one_store_fire_once(queue: QueueStore, clock: HandClock) -> None:
@@ -190,7 +190,7 @@ async def test_two_daemons_on_one_store_fire_once(queue: QueueStore, clock: Hand
         clock.wind(HOUR * 2)
         await asyncio.gather(*(one.turn() for one in two))
     assert len(await jobs(queue)) == 10
-    assert sum(one.fired.get("hourly", 0) for one in two) == 10
+    assert sum(one.tally.fired.get("hourly", 0) for one in two) == 10
     assert [slot.job for slot in await slots(queue)] == list(range(1, 11))
 
 
@@ -237,7 +237,7 @@ async def test_skip_leaves_out_what_comes_too_early(queue: QueueStore, clock: Ha
     clock.wind(HOUR)
     await times.turn()
     assert await jobs(queue) == [JobState.COMPLETED, JobState.AVAILABLE]
-    assert times.left_out == {("hourly", "overlap"): 2}
+    assert times.tally.left_out == {("hourly", "overlap"): 2}
 
 
 async def test_buffer_one_fires_the_one_that_waited_when_the_job_has_ended(
