@@ -289,6 +289,48 @@ class PluginFailed(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JobsDied(Event):
+    """Jobs were given up; told for each group of them once a minute at most."""
+
+    kind = "jobs-died"
+    fingerprint: str
+    """The group, as `atlasctl dead groups` has it; empty: too many groups to tell them apart."""
+    queue: str
+    job_kind: str
+    count: int
+    """How many since this group was told last."""
+    job: int
+    """Id of the last of them."""
+    reason: str = ""
+    """exhausted | buried | worker_lost"""
+    detail: str = ""
+    """The last failure of that one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueueJudged(Event):
+    """A queue of jobs does better or worse: ok, degraded or stalled."""
+
+    kind = "queue-health"
+    queue: str
+    old: str
+    new: str
+    detail: str = ""
+    """Why, in plain words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakerMoved(Event):
+    """The circuit breaker of what jobs call went to another state by its rules."""
+
+    kind = "breaker"
+    target: str
+    old: str
+    new: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EventsLost(Event):
     """Events did not reach this reader: it was too slow, or away for too long."""
 
@@ -327,6 +369,9 @@ KINDS: Mapping[str, type[Event]] = {
         OperationPerformed,
         CheckReported,
         PluginFailed,
+        JobsDied,
+        QueueJudged,
+        BreakerMoved,
         EventsLost,
     )
 }

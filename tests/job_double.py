@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from atlasd.control import models
+from atlasd.control.binding import _lines
 from atlasd.control.rights import Caller
 from atlasd.control.wire import BY_NAME
 from atlasd.daemon.jobs import methods
@@ -63,7 +64,7 @@ class FakeJobs:
             fields = {field: getattr(request, field) for field in type(request).model_fields}
             body = await self._methods[name](actor=caller.actor, **fields)
             if BY_NAME[name].stream:
-                return body
+                return _lines(body, answer)
             return answer.model_validate(body, strict=False)
 
         return perform

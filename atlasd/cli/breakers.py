@@ -8,6 +8,8 @@ from atlasd.cli import style
 from atlasd.cli.options import common, pass_session
 from atlasd.cli.session import Session, emit
 
+_new = click.option("--new", is_flag=True, help="Also where no job is known to call it yet.")
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @common
@@ -29,13 +31,23 @@ def list_(session: Session) -> None:
     print(style.table(titles, rows, right=frozenset(titles[2:])), end="")
 
 
-@breaker.command(name="open")
+@breaker.command()
 @common
 @click.argument("target")
 @pass_session
-def open_(session: Session, target: str) -> None:
+def show(session: Session, target: str) -> None:
+    """Show one breaker, and what follows from its state."""
+    _tell(session, session.client().call("breaker.show", target=target))
+
+
+@breaker.command(name="open")
+@common
+@click.argument("target")
+@_new
+@pass_session
+def open_(session: Session, target: str, new: bool) -> None:
     """Hold every job of a target until the breaker is closed by hand."""
-    _set(session, target, "forced_open")
+    _set(session, target, "forced_open", new=new)
 
 
 @breaker.command()
@@ -43,7 +55,16 @@ def open_(session: Session, target: str) -> None:
 @click.argument("target")
 @pass_session
 def close(session: Session, target: str) -> None:
-    """Give a breaker back to its rules, closed."""
+    """Give a breaker back to its rules, closed, with nothing counted."""
+    _set(session, target, "closed")
+
+
+@breaker.command()
+@common
+@click.argument("target")
+@pass_session
+def reset(session: Session, target: str) -> None:
+    """Do the same as `close`: forget what was counted, and begin anew."""
     _set(session, target, "closed")
 
 
@@ -51,18 +72,40 @@ def close(session: Session, target: str) -> None:
 @common
 @click.argument("target")
 @click.option("--count", is_flag=True, help="Go on counting, for the metrics.")
+@_new
 @pass_session
-def disable(session: Session, target: str, count: bool) -> None:
+def disable(session: Session, target: str, count: bool, new: bool) -> None:
     """Let jobs of a target through whatever happens."""
-    _set(session, target, "metrics_only" if count else "disabled")
+    _set(session, target, "metrics_only" if count else "disabled", new=new)
 
 
-def _set(session: Session, target: str, state: str) -> None:
-    body = session.client().call("breaker.set", target=target, state=state)
+MEANINGS = {
+    "closed": "its jobs are run",
+    "open": "its jobs wait; a probe is let through when the time is over",
+    "half_open": "probes are let through, one at a time unless configured otherwise",
+    "forced_open": "its jobs wait until `atlasctl breaker close {target}`",
+    "disabled": "its jobs are run whatever happens, until `atlasctl breaker close {target}`",
+    "metrics_only": "its jobs are run whatever happens, and counted, until `atlasctl breaker "
+    "close {target}`",
+}
+
+
+def _set(session: Session, target: str, state: str, *, new: bool = False) -> None:
+    _tell(session, session.client().call("breaker.set", target=target, state=state, new=new))
+
+
+def _tell(session: Session, body: dict[str, Any]) -> None:
     if session.as_json:
         emit(body)
         return
-    print(f"the breaker of {body['target']} is {body['state']}")
+    target, state = body["target"], body["state"]
+    print(f"the breaker of {target} is {state}: {MEANINGS[state].format(target=target)}")
+    if body["half_open_in_seconds"] is not None:
+        print(f"  a probe comes in {style.duration(body['half_open_in_seconds'])}, after "
+              f"{style.count(body['trips'], 'trip')} in a row")  # fmt: skip
+    if body["calls"]:
+        print(f"  within the last minute {style.count(body['calls'], 'call')}: "
+              f"{body['failures']} failed, {body['slow']} were slow")  # fmt: skip
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -85,14 +85,23 @@ COMMANDS = (
     Entry(
         "job",
         "jobs",
-        "Enqueue, see, explain, cancel and retry jobs",
-        ("job.enqueue", "job.list", "job.show", "job.explain", "job.cancel", "job.retry"),
+        "Enqueue, see, watch, explain, cancel and retry jobs",
+        (
+            "job.enqueue",
+            "job.list",
+            "job.show",
+            "job.watch",
+            "job.explain",
+            "job.cancel",
+            "job.retry",
+            "queue.watch",
+        ),
     ),
     Entry(
         "queue",
         "queues",
         "See, pause and purge queues of jobs",
-        ("queue.list", "queue.pause", "queue.resume", "queue.purge"),
+        ("queue.list", "queue.show", "queue.pause", "queue.resume", "queue.purge"),
     ),
     Entry(
         "dead",
@@ -112,7 +121,7 @@ COMMANDS = (
         "breaker",
         "breakers",
         "See and force the circuit breakers of what jobs call",
-        ("breaker.list", "breaker.set"),
+        ("breaker.list", "breaker.show", "breaker.set"),
     ),
     Entry(
         "schedule",

@@ -11,10 +11,11 @@ import click
 
 from atlasd.cli import jsonlines, style
 from atlasd.cli.dripping import Drip
-from atlasd.cli.jobs import as_object, tell
+from atlasd.cli.jobs import tell
 from atlasd.cli.moments import moment, part, per_second
 from atlasd.cli.options import F, common, pass_session
 from atlasd.cli.progress import progress
+from atlasd.cli.pushing import as_object
 from atlasd.cli.session import Session, emit, options
 from atlasd.errors import AtlasError
 

@@ -26,6 +26,11 @@ STATE_COLOURS = {
     "lost": "red",
     "fail": "red",
     "refused": "red",
+    "ok": "green",
+    "completed": "green",
+    "degraded": "yellow",
+    "stalled": "red",
+    "dead": "red",
 }
 """The colour of each word that says how something is."""
 

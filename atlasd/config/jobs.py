@@ -35,6 +35,9 @@ class Queue(Section):
     strict: bool = setting(
         False, "true: priority is strict, and the least urgent may wait for ever."
     )
+    max_wait: Duration = setting(
+        900.0, "Wait of the first in line from which on the queue is degraded. Duration.", gt=0
+    )
 
 
 class Breaker(Section):

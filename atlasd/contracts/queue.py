@@ -264,6 +264,8 @@ class QueueLimits:
     """Milliseconds by which one step of priority is worth waiting."""
     strict: bool = False
     """Strict priority: the least urgent may wait for ever."""
+    max_wait: int = 900_000
+    """Milliseconds that the first in line may have waited before the queue counts as degraded."""
 
 
 @dataclass(slots=True)

@@ -343,6 +343,11 @@ OPERATIONS: tuple[Operation, ...] = (
         "The one reason why a job does not run, or what it does.",
     ),
     Operation(
+        "job.watch", "GET", "/v1/jobs/{id}/watch", "JobWatchRequest", "JobStep", Right.READ,
+        "A job as it is and, with `follow`, after each change until it has ended.",
+        stream=True, media=NDJSON,
+    ),
+    Operation(
         "job.cancel", "POST", "/v1/jobs/{id}/cancel", "JobRequest", "JobDetail", Right.OPERATE,
         "Cancels a job that waits, and asks the worker of one that runs to stop it.",
     ),
@@ -361,6 +366,16 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "queue.list", "GET", "/v1/queues", "Nothing", "Queues", Right.READ,
         "Every queue, and how many jobs of it are in which state.",
+    ),
+    Operation(
+        "queue.show", "GET", "/v1/queues/{queue}", "QueueRequest", "QueueDetail", Right.READ,
+        "Everything known about one queue: depth, throughput, workers, limits, verdict.",
+    ),
+    Operation(
+        "queue.watch", "GET", "/v1/queues/{queue}/watch", "QueueWatchRequest", "QueueDetail",
+        Right.READ,
+        "A queue as it is and, with `follow`, as it changes until nothing waits or runs.",
+        stream=True, media=NDJSON,
     ),
     Operation(
         "queue.pause", "POST", "/v1/queues/{queue}/pause", "QueueRequest", "QueuePaused",
@@ -412,6 +427,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         "breaker.list", "GET", "/v1/breakers", "Nothing", "Breakers", Right.READ,
         "Every circuit breaker, and what it has counted.",
+    ),
+    Operation(
+        "breaker.show", "GET", "/v1/breakers/{target}", "BreakerTargetRequest", "Breaker",
+        Right.READ,
+        "One circuit breaker.",
     ),
     Operation(
         "breaker.set", "POST", "/v1/breakers/{target}", "BreakerRequest", "Breaker",

@@ -73,11 +73,27 @@ class Plugins(Protocol):
         """The metrics of plugins' collectors."""
 
 
+class QueueReport(Protocol):
+    """How a queue does."""
+
+    @property
+    def word(self) -> str: ...  # noqa: D102
+
+    @property
+    def reason(self) -> str: ...  # noqa: D102
+
+    @property
+    def since(self) -> float: ...  # noqa: D102
+
+
 class JobsReport(Protocol):
     """What is needed of the job engine."""
 
     def verdict(self) -> Verdict:
         """Whether jobs can be enqueued and worked."""
+
+    def queues(self) -> Mapping[str, QueueReport]:
+        """How each queue does, by name."""
 
     async def metrics(self) -> Sequence[Metric | Histogram]:
         """Its metrics."""
@@ -204,6 +220,14 @@ class Reports:
             if verdict.output:
                 item["output"] = verdict.output
             found[key] = [item]
+        for name, one in (self._jobs.queues() if self._jobs is not None else {}).items():
+            found[f"{name}:queue"] = [
+                {
+                    "componentId": name, "componentType": "component", "observedValue": one.word,
+                    "status": (Health.PASS if one.word == "ok" else Health.WARN).value,
+                    "time": utc(one.since), "output": one.reason,
+                }
+            ]  # fmt: skip
         return found
 
     def _notes(self, now: float) -> tuple[str, ...]:

@@ -115,7 +115,7 @@ async def _serve(
     )
     jobs = JobThread(
         ground.host, ground.paths, ground.config.settings.jobs, ground.config.queue_store,
-        generation=generations.current.generation,
+        generation=generations.current.generation, publish=core.bus.publish,
     )  # fmt: skip
     scaling = Scaling(core, services, jobs, ground.config.settings)
     configuring = ConfigOperations(
@@ -170,7 +170,7 @@ async def _serve(
                     services, configuring, questions, past, editing, settings, reports, output
                 ),
                 **secret_desk.methods(),
-                **jobs_methods(jobs.ask, lambda: jobs.rules),
+                **jobs_methods(jobs.ask, lambda: jobs.rules, lambda: jobs.named),
                 **schedule_methods(ScheduleOperations(jobs.ask, lambda: jobs.schedules)),
             },
             performed=_performed(core),

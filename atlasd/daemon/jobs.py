@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
 
+from atlasd.clock import RealClock
 from atlasd.config.jobs import Jobs
 from atlasd.contracts.collectors import Histogram, Metric
 from atlasd.contracts.queue import BreakerRow, QueueCount, QueueLimits, QueueStoreType, Rules
@@ -20,8 +21,10 @@ from atlasd.control.rights import caller_of
 from atlasd.control.socketfile import ControlSocket
 from atlasd.control.wire import Right
 from atlasd.core.health import Verdict
+from atlasd.daemon.job_news import JobNews
 from atlasd.daemon.schedules import schedules_of
 from atlasd.errors import AtlasError
+from atlasd.events import Event
 from atlasd.jobs import schedule_metrics
 from atlasd.jobs.asking import Ask
 from atlasd.jobs.circuit import CircuitPolicy
@@ -31,7 +34,10 @@ from atlasd.jobs.framed import FramedJobs
 from atlasd.jobs.ledger import HeardRules, Ledger
 from atlasd.jobs.metrics import metrics_of
 from atlasd.jobs.operations import JobOperations
+from atlasd.jobs.queues import QueueOperations
 from atlasd.jobs.rules import QueueRules, Retention
+from atlasd.jobs.verdict import OK, QueueHealth
+from atlasd.jobs.watching import Watching
 from atlasd.paths import Paths
 from atlasd.pluginhost.host import PluginHost
 from atlasd.states import Health
@@ -60,11 +66,20 @@ class JobThread:
         settings: BaseModel | None = None,
         *,
         generation: int = 0,
+        publish: Callable[[Event], object] = lambda _fact: None,
     ) -> None:
         """`settings` are those of the store; without them its own defaults.
 
-        `generation` numbers the configuration that `jobs` is from.
+        `generation` numbers the configuration that `jobs` is from; `publish` is called in the loop
+        of core, in which this is made.
         """
+        core = asyncio.get_running_loop()
+
+        def tell(fact: Event) -> None:
+            with contextlib.suppress(RuntimeError):  # core has ended
+                core.call_soon_threadsafe(publish, fact)
+
+        self._news = JobNews(tell, RealClock())
         self._host = host
         self._settings = settings
         self._socket = ControlSocket(str(Path(paths.run, "jobs.sock")))
@@ -73,7 +88,8 @@ class JobThread:
         self.schedules = self._follow(jobs)
         """Those of the configuration in force, whatever becomes of the store."""
         self._shared = False
-        self.ledger = Ledger()
+        self.ledger = Ledger(died=self._news.died, moved=self._news.moved)
+        self._named = tuple(jobs.queues)
         self._live = HeardRules(rules_of(jobs, generation), self.ledger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -89,6 +105,11 @@ class JobThread:
         """The rules in force."""
         return cast("Rules", self._live)
 
+    @property
+    def named(self) -> Sequence[str]:
+        """Queues that the configuration names."""
+        return self._named
+
     def start(self) -> None:
         """Begin; whether the store opens is seen later."""
         self._thread.start()
@@ -97,6 +118,7 @@ class JobThread:
     async def follow(self, jobs: Jobs, generation: int = 0) -> None:
         """Work by these rules from now on; another store needs a new start of core."""
         self._live.now = rules_of(jobs, generation)
+        self._named = tuple(jobs.queues)
         self.schedules = self._follow(jobs)
         with contextlib.suppress(AtlasError):  # an engine that comes later takes them itself
             await self.ask(self._schedule)
@@ -128,12 +150,29 @@ class JobThread:
         await asyncio.to_thread(self._thread.join, CLOSE_LIMIT)
 
     def verdict(self) -> Verdict:
-        """Whether jobs can be enqueued and worked, for `/health`."""
+        """Whether jobs can be enqueued and are worked, for `/health`; it never fails.
+
+        Who answers a failing host by taking it out of service or starting it anew would take away
+        what works, and bring back no worker.
+        """
         engine = self._engine
         trouble = self.trouble if engine is None else engine.trouble
-        if not trouble:
+        if trouble:
+            return Verdict(status=Health.WARN, output=f"jobs: {trouble}")
+        bad = [
+            f"queue {name} is {one.word}: {one.reason}"
+            for name, one in self.queues().items()
+            if one.word != OK
+        ]
+        if not bad:
             return Verdict(status=Health.PASS)
-        return Verdict(status=Health.WARN, output=f"jobs: {trouble}")
+        more = f" (and {len(bad) - 3} more)" if len(bad) > 3 else ""
+        return Verdict(status=Health.WARN, output="; ".join(bad[:3]) + more)
+
+    def queues(self) -> Mapping[str, QueueHealth]:
+        """How each queue that has jobs does, by name."""
+        engine = self._engine
+        return dict(sorted(engine.lookout.found.copy().items())) if engine is not None else {}
 
     async def metrics(self) -> Sequence[Metric | Histogram]:
         """The metrics of the engine and of its store; none while there is no engine."""
@@ -204,6 +243,10 @@ class JobThread:
             clockwork = [
                 asyncio.create_task(engine.run(), name="jobs clockwork"),
                 asyncio.create_task(engine.timetable.run(), name="jobs schedules"),
+                asyncio.create_task(
+                    engine.lookout.run(self.rules.limits, self._news.judged, self._news.tick),
+                    name="jobs lookout",
+                ),
             ]
             self._began.set()
             try:
@@ -237,9 +280,12 @@ def admit(connection: Any) -> str:
     return caller.actor
 
 
-def methods(ask: Ask, rules: Callable[[], Rules]) -> Mapping[str, Callable[..., Any]]:
-    """Each operation on jobs, by name, and what performs it."""
+def methods(
+    ask: Ask, rules: Callable[[], Rules], named: Callable[[], Sequence[str]] = tuple
+) -> Mapping[str, Callable[..., Any]]:
+    """Each operation on jobs, by name, and what performs it; `named` are configured queues."""
     operations, dead = JobOperations(ask, rules), DeadOperations(ask)
+    queues, watching = QueueOperations(ask, rules, named), Watching(ask)
     return {
         "job.enqueue": operations.enqueue,
         "job.list": operations.list,
@@ -249,10 +295,13 @@ def methods(ask: Ask, rules: Callable[[], Rules]) -> Mapping[str, Callable[..., 
         "job.retry": operations.retry,
         "job.work": operations.work,
         "job.beat": operations.beat,
-        "queue.list": operations.queues,
-        "queue.pause": operations.pause,
-        "queue.resume": operations.resume,
-        "queue.purge": operations.purge,
+        "job.watch": watching.job,
+        "queue.list": queues.list,
+        "queue.show": queues.show,
+        "queue.watch": queues.watch,
+        "queue.pause": queues.pause,
+        "queue.resume": queues.resume,
+        "queue.purge": queues.purge,
         "dead.groups": dead.groups,
         "dead.list": dead.list,
         "dead.edit": dead.edit,
@@ -261,6 +310,7 @@ def methods(ask: Ask, rules: Callable[[], Rules]) -> Mapping[str, Callable[..., 
         "dead.export": dead.export,
         "dead.import": dead.import_,
         "breaker.list": operations.breakers,
+        "breaker.show": operations.breaker,
         "breaker.set": operations.breaker_set,
     }
 
@@ -280,6 +330,7 @@ def rules_of(jobs: Jobs, generation: int = 0) -> QueueRules:
                 weights=one.weights,
                 aging=round(one.aging * 1000),
                 strict=one.strict,
+                max_wait=round(one.max_wait * 1000),
             )
             for name, one in jobs.queues.items()
         },

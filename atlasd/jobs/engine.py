@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from atlasd.contracts.queue import (
@@ -23,6 +23,7 @@ from atlasd.contracts.queue import (
     Settlement,
 )
 from atlasd.errors import AtlasError
+from atlasd.jobs.lookout import Lookout
 from atlasd.jobs.measures import Measures
 from atlasd.jobs.newjob import new_jobs
 from atlasd.jobs.outcome import options
@@ -76,6 +77,8 @@ class JobEngine:
         self._due = asyncio.Event()
         self._next = 0.0
         self.timetable = Timetable(store, due_in=self.due_in)
+        self.lookout = Lookout(store, self.measures, self.sessions)
+        self._listeners: dict[int, set[asyncio.Event]] = {}
 
     async def hang_up(self) -> None:
         """End every connection, and take back what their workers held."""
@@ -201,6 +204,8 @@ class JobEngine:
         for one in settlements:
             failed += type(one) is Failure
         self.measures.settled(settlements, jobs, held)
+        if self._listeners:
+            self._heard(one.id for one in settlements)
         if failed or any(isinstance(one, Release) and one.delay for one in settlements):
             self._due.set()  # it may be due sooner than anything else
         done = sum(held)
@@ -221,6 +226,8 @@ class JobEngine:
         if jobs:
             self.measures.given(jobs, session.lease)
             self.due_in(session.lease)
+            if self._listeners:
+                self._heard(job.id for job in jobs)
 
     def continued(self, session: Session, settlements: Sequence[Settlement]) -> list[Settlement]:
         """The settlements, a finish with the jobs that its own job says come after it."""
@@ -240,7 +247,29 @@ class JobEngine:
         for job in answer.lost:
             session.held.pop(job, None)
         self.due_in(session.lease)
+        if self._listeners:
+            self._heard(one.id for one in held if one.progress)
         return answer
+
+    # --- who watches a job
+
+    def listen(self, job: int) -> asyncio.Event:
+        """What is set when something is heard of a job; to be given back with `forget`."""
+        heard = asyncio.Event()
+        self._listeners.setdefault(job, set()).add(heard)
+        return heard
+
+    def forget(self, job: int, heard: asyncio.Event) -> None:
+        """Nobody waits for it any longer."""
+        listening = self._listeners.get(job, set())
+        listening.discard(heard)
+        if not listening:
+            self._listeners.pop(job, None)
+
+    def _heard(self, jobs: Iterable[int]) -> None:
+        for job in self._listeners.keys() & set(jobs):
+            for heard in self._listeners[job]:
+                heard.set()
 
 
 def settlements_of(said: dict[str, Any]) -> list[Settlement]:

@@ -22,6 +22,8 @@ QUEUES = 200
 """Queues that are told apart; the rest are counted as `OTHER`."""
 KINDS = 500
 """Pairs of queue and kind that are told apart."""
+TARGETS = 200
+"""Targets that are remembered of a queue."""
 OTHER = "other"
 MINUTES = 10
 """Minutes of the recent past that outcomes are kept of, minute by minute."""
@@ -64,6 +66,8 @@ class Measures:
         self.outcomes: dict[tuple[str, str, str], int] = {}
         """By queue, kind and word: finished | failed | released."""
         self.recent: dict[str, Recent] = {}
+        self.targets: dict[str, set[str]] = {}
+        """What jobs of a queue call, by queue."""
         self._kinds: set[tuple[str, str]] = set()
         self._abroad: dict[int, tuple[Claimed, int]] = {}
         self._order: deque[int] = deque()
@@ -84,8 +88,17 @@ class Measures:
             assert counts is not None
             counts[bisect_left(BOUNDS, wait)] += 1
             total += max(wait, 0)
+            if job[14]:
+                self._aimed(job[4], job[14])
         if spread is not None:
             spread.sum += total
+
+    def _aimed(self, queue: str, target: str) -> None:
+        known = self.targets.get(queue)
+        if known is None and len(self.targets) < QUEUES:
+            known = self.targets[queue] = set()
+        if known is not None and len(known) < TARGETS:
+            known.add(target)
 
     def settled(
         self,

@@ -10,21 +10,22 @@ from atlasd.contracts.queue import (
     Claimed,
     Filter,
     Held,
-    QueueLimits,
     Row,
     Rules,
 )
 from atlasd.errors import AtlasError, nearest
 from atlasd.jobs import circuit
-from atlasd.jobs.asking import CHUNK, Ask, Body, brief, moment, one_of, whole, wrong_state
+from atlasd.jobs.asking import Ask, Body, brief, moment, one_of, whole, wrong_state
 from atlasd.jobs.engine import LEASE, JobEngine, settlements_of
+from atlasd.jobs.explaining import AHEAD, Around, explained
+from atlasd.jobs.lookout import by_state
 from atlasd.jobs.newjob import DEFAULT_QUEUE, arguments, new_jobs
 from atlasd.jobs.outcome import options
 from atlasd.states import JOB_FINAL, JobState
 
 
 class JobOperations:
-    """Operations on jobs, queues and breakers, as plain values.
+    """Operations on jobs and breakers, as plain values.
 
     See `atlasd.core.operations.ServiceOperations` for the manner.
     """
@@ -80,29 +81,28 @@ class JobOperations:
         del actor
         row = await self._one(id)
 
-        async def look(engine: JobEngine) -> tuple[Any, ...]:
-            store = engine.store
-            return (
-                await store.now(),
-                await store.paused(),
-                {one.target: one for one in await store.breakers()},
-                await store.count(),
-                len([s for s in engine.sessions.values() if not s.draining]),
-            )
+        limits = self._rules().limits(row.queue)
 
-        now, paused, breakers, counts, workers = await self._ask(look)
-        running = sum(
-            one.jobs for one in counts if one.queue == row.queue and one.state is JobState.RUNNING
-        )
-        reason, detail = explained(
-            row,
-            now=now,
-            paused=row.queue in paused,
-            breaker=breakers.get(row.target),
-            limits=self._rules().limits(row.queue),
-            running=running,
-            workers=workers,
-        )
+        async def look(engine: JobEngine) -> Around:
+            store = engine.store
+            counts = by_state(await store.count()).get(row.queue, {})
+            running = counts.get(JobState.RUNNING)
+            breakers = {one.target: one for one in await store.breakers()}
+            of_key: Sequence[Row] = ()
+            if limits.key_concurrency and row.fair_key:
+                which = Filter(queue=row.queue, fair_key=row.fair_key, states=(JobState.RUNNING,))
+                of_key = await store.select(which, limits.key_concurrency)
+            workers = engine.lookout.workers(row.queue)
+            return Around(
+                now=await store.now(), paused=row.queue in await store.paused(),
+                breaker=breakers.get(row.target) if row.target else None, limits=limits,
+                running=running.jobs if running is not None else 0, running_of_key=len(of_key),
+                workers=len(workers),
+                others=len(engine.sessions) + len(engine.lookout.visitors) - len(workers),
+                ahead=await store.ahead(row.id, AHEAD),
+            )  # fmt: skip
+
+        reason, detail = explained(row, await self._ask(look))
         return {"id": row.id, "state": row.state.value, "reason": reason, "detail": detail}
 
     async def cancel(self, *, id: int, actor: str) -> Body:
@@ -147,14 +147,16 @@ class JobOperations:
             "release": [list(one) for one in release],
         }
         settlements = settlements_of(said)
+        name = f"http/{actor}/{worker}"
         ask = None
         if limit:
             ask = ClaimAsk(
-                worker=f"http/{actor}/{worker}", queues=queues or (DEFAULT_QUEUE,), limit=limit,
+                worker=name, queues=queues or (DEFAULT_QUEUE,), limit=limit,
                 lease=LEASE, wait=round(wait_seconds * 1000),
             )  # fmt: skip
 
         async def work(engine: JobEngine) -> Body:
+            engine.lookout.visited(name, ask.queues if ask is not None else ())
             held, jobs = await engine.store.exchange(settlements, ask)
             engine.measures.returned(settlements, held, await engine.store.now())
             engine.measures.lent(jobs, LEASE)
@@ -176,56 +178,13 @@ class JobOperations:
         leases = [Held(id=one[0], token=one[1]) for one in held]
 
         async def work(engine: JobEngine) -> Body:
-            found = await engine.store.extend(f"http/{actor}/{worker}", leases, LEASE)
+            name = f"http/{actor}/{worker}"
+            engine.lookout.visited(name, ())
+            found = await engine.store.extend(name, leases, LEASE)
             engine.due_in(LEASE)
             return {"lost": list(found.lost), "cancel": list(found.cancel)}
 
         return await self._ask(work)
-
-    # --- queues
-
-    async def queues(self, *, actor: str) -> Body:
-        """`queue.list`."""
-        del actor
-
-        async def look(engine: JobEngine) -> tuple[Any, ...]:
-            store = engine.store
-            return await store.now(), await store.count(), await store.paused(), store.durable
-
-        now, counts, paused, durable = await self._ask(look)
-        found: dict[str, Body] = {}
-        for name in sorted({*paused, *(one.queue for one in counts)}):
-            limits = self._rules().limits(name)
-            found[name] = {
-                "name": name, "paused": name in paused, "oldest_seconds": None,
-                "aging_seconds": limits.aging / 1000.0, "strict": limits.strict,
-                **{state.value: 0 for state in JobState},
-            }  # fmt: skip
-        for one in counts:
-            found[one.queue][one.state.value] = one.jobs
-            if one.state is JobState.AVAILABLE and one.oldest:
-                found[one.queue]["oldest_seconds"] = max(0.0, (now - one.oldest) / 1000.0)
-        return {"queues": list(found.values()), "survives": durable}
-
-    async def pause(self, *, queue: str, actor: str) -> Body:
-        """`queue.pause`."""
-        del actor
-        await self._ask(lambda engine: engine.store.pause(queue, paused=True))
-        return {"queue": queue, "paused": True}
-
-    async def resume(self, *, queue: str, actor: str) -> Body:
-        """`queue.resume`."""
-        del actor
-        await self._ask(lambda engine: engine.store.pause(queue, paused=False))
-        return {"queue": queue, "paused": False}
-
-    async def purge(self, *, queue: str, state: tuple[str, ...], dry_run: bool, actor: str) -> Body:
-        """`queue.purge`."""
-        del actor
-        states = tuple(JobState(one) for one in state) or (
-            JobState.SCHEDULED, JobState.AVAILABLE,
-        )  # fmt: skip
-        return await self._purge(Filter(queue=queue, states=states), dry_run=dry_run)
 
     # --- circuit breakers of targets
 
@@ -239,19 +198,38 @@ class JobOperations:
         now, rows = await self._ask(look)
         return {"breakers": [_breaker(row, now) for row in rows]}
 
-    async def breaker_set(self, *, target: str, state: str, actor: str) -> Body:
+    async def breaker_set(self, *, target: str, state: str, new: bool, actor: str) -> Body:
         """`breaker.set`."""
         del actor
 
         async def work(engine: JobEngine) -> Body:
-            known = [row.target for row in await engine.store.breakers()]
-            if target not in known and state == circuit.CLOSED:
+            known = await _targets(engine, target)
+            if target not in known and not new:
                 raise AtlasError(
-                    "breaker.unknown", f"no breaker {target!r}", hint=nearest(target, known)
-                )
+                    "breaker.unknown", f"no job has the target {target!r}, as far as is known",
+                    hint=nearest(target, sorted(known)) or "--new forces a breaker that is not "
+                    "needed yet",
+                )  # fmt: skip
             return _breaker(await engine.store.set_breaker(target, state), await engine.store.now())
 
         return await self._ask(work)
+
+    async def breaker(self, *, target: str, actor: str) -> Body:
+        """`breaker.show`."""
+        del actor
+
+        async def look(engine: JobEngine) -> Body:
+            now = await engine.store.now()
+            rows = {row.target: row for row in await engine.store.breakers()}
+            known = await _targets(engine, target)
+            if target not in known:
+                raise AtlasError(
+                    "breaker.unknown", f"no breaker {target!r}",
+                    hint=nearest(target, sorted(known)) or "a target has one once a job needs it",
+                )  # fmt: skip
+            return _breaker(rows.get(target, BreakerRow(target)), now)
+
+        return await self._ask(look)
 
     # --- beneath
 
@@ -261,68 +239,14 @@ class JobOperations:
     async def _one(self, job: int) -> Row:
         return await one_of(self._ask, job)
 
-    async def _delete(self, ids: tuple[int, ...]) -> None:
-        await self._ask(lambda engine: engine.store.purge(Filter(ids=ids), limit=len(ids)))
 
-    async def _purge(self, which: Filter, *, dry_run: bool) -> Body:
-        done, after = 0, 0
-        while True:
-            rows = await self._select(_after(which, after), CHUNK)
-            if rows and not dry_run:
-                await self._delete(tuple(row.id for row in rows))
-            done += len(rows)
-            if len(rows) < CHUNK:
-                return {"jobs": done, "dry_run": dry_run}
-            after = rows[-1].id
-
-
-def explained(
-    row: Row,
-    *,
-    now: int,
-    paused: bool,
-    breaker: BreakerRow | None,
-    limits: QueueLimits,
-    running: int,
-    workers: int,
-) -> tuple[str, str]:
-    """Why a job is where it is: a word, and a sentence. The first that holds is the one reason."""
-    if row.state in JOB_FINAL:
-        return row.reason or row.state.value, f"it has ended: {row.state.value}" + (
-            f" ({row.reason})" if row.reason else ""
-        )
-    if row.state is JobState.RUNNING:
-        asked = "; it is asked to end" if row.cancel_requested else ""
-        return "running", f"worker {row.worker} holds it, attempt {row.attempt}{asked}"
-    if row.state is JobState.SCHEDULED:
-        wait = max(0, row.run_at - now) / 1000.0
-        if row.attempt:
-            return "retrying", f"attempt {row.attempt} failed; the next is due in {wait:.0f} s"
-        return "scheduled", f"it is due in {wait:.0f} s"
-    if paused:
-        return "paused", f"the queue {row.queue} is paused: `atlasctl queue resume {row.queue}`"
-    if breaker is not None and circuit.is_shut(breaker):
-        until = (
-            f", for {max(0, breaker.open_until - now) / 1000.0:.0f} s more"
-            if breaker.state == circuit.OPEN
-            else " by an operator"
-        )
-        return "breaker", f"the breaker of {row.target} is open{until}"
-    if breaker is not None and breaker.state == circuit.HALF_OPEN:
-        return "breaker", f"the breaker of {row.target} is half open: one probe at a time"
-    if limits.concurrency and running >= limits.concurrency:
-        return "concurrency", f"{running} jobs of {row.queue} run, which is all that may"
-    if limits.rate or limits.key_rate:
-        return "rate", f"jobs of {row.queue} are let out at {limits.rate or limits.key_rate:g}/s"
-    if not workers:
-        return "no_worker", "no worker is connected"
-    return "waiting", "it has its turn as soon as a worker is free"
-
-
-def _after(which: Filter, after: int) -> Filter:
-    from dataclasses import replace
-
-    return replace(which, after=after)
+async def _targets(engine: JobEngine, asked: str) -> set[str]:
+    """What is known to be called by jobs: by breakers, by jobs that were claimed, or wait."""
+    known = {row.target for row in await engine.store.breakers()}
+    known = known.union(*engine.measures.targets.values())
+    if asked not in known and await engine.store.select(Filter(target=asked), 1):
+        known.add(asked)
+    return known
 
 
 def _given(job: Claimed) -> Body:

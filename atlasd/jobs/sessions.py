@@ -37,3 +37,14 @@ class Session:
         held = list(self.held.values())
         begun = self.concurrency + (UNFLUSHED if len(held) > self.concurrency else 0)
         return [job.id for job in held[:begun]], held[begun:]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """A worker without a connection: it is there as long as it says something now and then."""
+
+    said: str
+    """How the worker calls itself."""
+    queues: tuple[str, ...]
+    seen: float
+    """Monotonic seconds."""

@@ -51,6 +51,12 @@ class JobRequest(Model):
     id: int = Field(ge=1, le=2**62, description="Id of a job.")
 
 
+class JobWatchRequest(JobRequest):
+    """Which job, and for how long."""
+
+    follow: bool = Field(default=False, description="Go on until it has ended.")
+
+
 class JobRetryRequest(JobRequest):
     """Which job, and with which arguments."""
 
@@ -128,6 +134,16 @@ class JobDetail(Job):
     progress: Any = Field(description="What its handler last reported.")
     options: dict[str, Any] = Field(description="Time-outs, retry policy, tags and so on.")
     requeued_from: str = Field(description="State that it was requeued from.")
+
+
+class JobStep(Job):
+    """A job as it is after a change."""
+
+    progress: Any = Field(description="What its handler last reported.")
+    result: Any = Field(description="What its handler returned.")
+    cancel_requested: bool = Field(description="Whether its worker is asked to stop it.")
+    error: JobError | None = Field(description="Its last failure.")
+    gone: bool = Field(default=False, description="It was deleted meanwhile; this is what it was.")
 
 
 class JobExplained(Model):
@@ -217,6 +233,12 @@ class QueuePurgeRequest(QueueRequest):
     dry_run: bool = Field(default=False, description="Only count them.")
 
 
+class QueueWatchRequest(QueueRequest):
+    """Which queue, and for how long."""
+
+    follow: bool = Field(default=False, description="Go on until nothing waits or runs.")
+
+
 class Queue(Model):
     """How a queue stands."""
 
@@ -234,6 +256,46 @@ class Queue(Model):
         "urgent work for P times this, at most."
     )
     strict: bool = Field(description="Whether priority is strict: then there is no bound.")
+    verdict: Literal["ok", "degraded", "stalled"] = Field(description="How it does.")
+    verdict_reason: str = Field(description="Why, in plain words.")
+    workers: int = Field(description="Workers that ask this host for jobs of it.")
+
+
+class QueueLimitsBody(Model):
+    """The limits that a queue is worked within; null: none."""
+
+    size: int | None = Field(description="Waiting jobs that it takes.")
+    concurrency: int | None = Field(description="Jobs of it that run at once.")
+    key_concurrency: int | None = Field(description="The same for each fair key.")
+    rate: float | None = Field(description="Jobs that are begun a second.")
+    key_rate: float | None = Field(description="The same for each fair key.")
+    max_wait_seconds: float = Field(
+        description="Wait of the first in line from which on it is degraded."
+    )
+
+
+class QueueWorker(Model):
+    """A worker that asks for jobs of a queue."""
+
+    worker: str = Field(description="How it calls itself.")
+    concurrency: int | None = Field(description="Jobs that it runs at once; null: not known.")
+    held: int | None = Field(description="Jobs that it holds, of all queues; null: not known.")
+
+
+class QueueDetail(Queue):
+    """All that is known of a queue."""
+
+    verdict_since: datetime | None = Field(description="Since when it does so.")
+    finished_per_minute: int = Field(description="Jobs that this host's workers finished.")
+    failed_per_minute: int = Field(description="Runs that failed.")
+    workers_asking: tuple[QueueWorker, ...] = Field(description="Those that ask this host.")
+    limits: QueueLimitsBody = Field(description="What it is worked within.")
+    wait_bounds: tuple[float | None, ...] = Field(
+        description="By priority, 0 to 9: seconds for which urgent work that comes later can "
+        "overtake a job, at most; null: for ever."
+    )
+    open_breakers: tuple[str, ...] = Field(description="Targets of its jobs that are held.")
+    survives: str = Field(description="What an acknowledged job survives.")
 
 
 class Queues(Model):
@@ -257,10 +319,16 @@ class Touched(Model):
     dry_run: bool = Field(description="Whether they were only counted.")
 
 
-class BreakerRequest(Model):
-    """What is to become of which breaker."""
+class BreakerTargetRequest(Model):
+    """Which breaker."""
 
     target: str = Field(min_length=1, max_length=128, description="What it protects.")
+
+
+class BreakerRequest(BreakerTargetRequest):
+    """What is to become of which breaker."""
+
+    new: bool = Field(default=False, description="Also where no job is known to have the target.")
     state: Literal["closed", "forced_open", "disabled", "metrics_only"] = Field(
         description="closed gives it back to its rules; forced_open holds every job of the target; "
         "disabled ignores failures; metrics_only counts them."
