@@ -57,6 +57,7 @@ class Command:
 
 def environment(context: Context) -> dict[str, str]:
     """What a command is told of its job, beside what the worker itself was started with."""
+    planned = context.scheduled_for
     return {
         **os.environ,
         "ATLASD_JOB_ID": str(context.id),
@@ -68,6 +69,8 @@ def environment(context: Context) -> dict[str, str]:
         "ATLASD_JOB_RUN_AT": context.run_at.isoformat(),
         "ATLASD_JOB_TARGET": context.target,
         "ATLASD_JOB_FAIR_KEY": context.fair_key,
+        "ATLASD_JOB_SCHEDULE": context.schedule,
+        "ATLASD_JOB_SCHEDULED_FOR": planned.isoformat() if planned else "",
     }
 
 

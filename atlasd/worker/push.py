@@ -102,7 +102,7 @@ class Push:
     ) -> tuple[int, http.client.HTTPMessage, bytes, bool]:
         body = context.payload.encode()
         try:
-            return _sent(connection, self._path, body, _headers(context))
+            return _sent(connection, self._path, body, headers(context))
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             # The server had closed an idle connection as the request came: it did not take it.
             connection.close()
@@ -111,7 +111,7 @@ class Push:
         self._connect(connection)
         if context.stopped_by is not None:
             raise context.stopped_by
-        return _sent(connection, self._path, body, _headers(context))
+        return _sent(connection, self._path, body, headers(context))
 
 
 def _hang_up(connection: Connection) -> None:
@@ -134,8 +134,19 @@ def _sent(
     return answer.status, answer.headers, found, whole
 
 
-def _headers(context: Context) -> dict[str, str]:
+def headers(context: Context) -> dict[str, str]:
+    """What a server is told of a job beside its arguments."""
+    planned = context.scheduled_for
+    scheduled = (
+        {}
+        if planned is None
+        else {
+            "Atlasd-Job-Schedule": context.schedule,
+            "Atlasd-Job-Scheduled-For": planned.isoformat(),
+        }
+    )
     return {
+        **scheduled,
         "Content-Type": "application/json",
         "Accept": "application/json",
         "User-Agent": "atlas-worker",
