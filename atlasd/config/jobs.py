@@ -72,6 +72,12 @@ class Jobs(Section):
 
     store: str = setting("sqlite", "Name of a queue store; see `atlasctl plugins`.")
     stores: dict[str, Store] = setting({}, "Settings of queue stores, by the store's name.")
+    lease: Duration = setting(
+        30.0,
+        "Time that a worker holds a job without a heartbeat; three are due within it. Duration.",
+        ge=1,
+        le=3600,
+    )
     keep_completed: Duration = setting(_DAY, "Time that a finished job is kept. Duration.")
     keep_cancelled: Duration = setting(7 * _DAY, "Time that a cancelled job is kept. Duration.")
     keep_dead: Duration = setting(180 * _DAY, "Time that a dead job is kept. Duration.")

@@ -419,6 +419,9 @@ class Distribution(NamedTuple):
 class Rules(Protocol):
     """The engine's decisions: pure, quick, called inside a store's transaction."""
 
+    def lease(self) -> int:
+        """Milliseconds that a job is held without a heartbeat, by a worker that may come back."""
+
     def limits(self, queue: str) -> QueueLimits:
         """How a queue is worked."""
 

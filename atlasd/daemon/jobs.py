@@ -232,8 +232,9 @@ class JobThread:
         settings = self._settings or offer.descriptor.settings()
         async with offer.descriptor.open(settings, context, self.rules) as store:
             engine = JobEngine(
-                store, identity=identity, settled=self._count, shared=offer.descriptor.shared
-            )
+                store, identity=identity, settled=self._count, shared=offer.descriptor.shared,
+                lease=self.rules.lease,
+            )  # fmt: skip
             server = await loop.create_unix_server(
                 partial(FramedJobs, engine, admit=admit), sock=self._socket.open()
             )
@@ -352,6 +353,7 @@ def rules_of(jobs: Jobs, generation: int = 0) -> QueueRules:
             cancelled=round(jobs.keep_cancelled * 1000),
             dead=round(jobs.keep_dead * 1000),
         ),
+        held_for=round(jobs.lease * 1000),
         generation=generation,
     )
 

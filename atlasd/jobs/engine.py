@@ -30,10 +30,8 @@ from atlasd.jobs.outcome import options
 from atlasd.jobs.sessions import Session
 from atlasd.jobs.timetable import Timetable
 
-LEASE = 30_000
-"""Milliseconds that a worker holds a job without a heartbeat."""
-BEAT = LEASE // 3
-"""Milliseconds between two heartbeats."""
+BEATS = 3
+"""Heartbeats within a lease."""
 CHUNK = 1000
 """Rows of each kind that one round of maintenance touches: the loop has its turn in between."""
 IDLE = 60.0
@@ -58,12 +56,15 @@ class JobEngine:
         identity: str,
         settled: Callable[[str, int], object] | None = None,
         shared: bool = False,
+        lease: Callable[[], int] = lambda: 30_000,
     ) -> None:
         """`identity` begins the names of sessions; `settled` hears of outcomes and their number.
 
-        `shared`: other hosts use the store as well.
+        `shared`: other hosts use the store as well. `lease` gives the milliseconds that a worker
+        holds a job without a heartbeat.
         """
         self.store = store
+        self.lease = lease
         self.sessions: dict[str, Session] = {}
         self.measures = Measures()
         self.hang_ups: set[Callable[[], object]] = set()
@@ -164,7 +165,7 @@ class JobEngine:
     def open_session(self, said: str, concurrency: int) -> Session:
         """A worker has connected."""
         worker = f"{self._identity}/{next(self._numbers)}"
-        session = Session(worker=worker, said=said, concurrency=concurrency, lease=LEASE)
+        session = Session(worker=worker, said=said, concurrency=concurrency, lease=self.lease())
         self.sessions[worker] = session
         return session
 
@@ -239,7 +240,14 @@ class JobEngine:
         job = session.held.get(one.id)
         if job is None or '"then"' not in job.options or not isinstance(one, Finish):
             return one
-        return one._replace(then=(*one.then, *new_jobs(options(job.options)["then"], "then")))
+        return _with_then(one, job.options)
+
+    async def followed(self, one: Settlement) -> Settlement:
+        """The same for a worker without a connection, of whose jobs nothing is remembered here."""
+        if not isinstance(one, Finish):
+            return one
+        row = await self.store.get(one.id)
+        return one if row is None or '"then"' not in row.options else _with_then(one, row.options)
 
     async def beat(self, session: Session, held: Sequence[Held]) -> Extended:
         """Prolong what a worker says that it holds."""
@@ -270,6 +278,13 @@ class JobEngine:
         for job in self._listeners.keys() & set(jobs):
             for heard in self._listeners[job]:
                 heard.set()
+
+
+def _with_then(one: Finish, text: str) -> Finish:
+    """A finish, with the jobs that the options of its job say come after it."""
+    known = options(text)
+    # `then` may stand in a tag alone.
+    return one._replace(then=(*one.then, *new_jobs(known.get("then", ()), "then")))
 
 
 def settlements_of(said: dict[str, Any]) -> list[Settlement]:

@@ -25,7 +25,7 @@ from atlasd.contracts.queue import (
     Settlement,
 )
 from atlasd.errors import AtlasError
-from atlasd.jobs.engine import BEAT, JobEngine, settlements_of
+from atlasd.jobs.engine import BEATS, JobEngine, settlements_of
 from atlasd.jobs.newjob import ARGS_LIMIT, DEFAULT_QUEUE, arguments, new_job, new_jobs
 from atlasd.jobs.sessions import Session
 
@@ -201,7 +201,9 @@ class FramedJobs(asyncio.Protocol):
             raise AtlasError("request.invalid", "concurrency: expected a whole number from 1")
         self._session = self._engine.open_session(name, concurrency)
         lease = self._session.lease
-        self._answer({"n": number, "session": self._session.worker, "lease": lease, "beat": BEAT})
+        self._answer(
+            {"n": number, "session": self._session.worker, "lease": lease, "beat": lease // BEATS}
+        )
 
     def _enqueue(self, number: object, said: dict[str, Any]) -> None:
         self._enqueue_jobs(number, _jobs_in(said), said.get("key", ""))

@@ -16,7 +16,7 @@ from atlasd.contracts.queue import (
 from atlasd.errors import AtlasError, nearest
 from atlasd.jobs import circuit
 from atlasd.jobs.asking import Ask, Body, brief, moment, one_of, whole, wrong_state
-from atlasd.jobs.engine import LEASE, JobEngine, settlements_of
+from atlasd.jobs.engine import JobEngine, settlements_of
 from atlasd.jobs.explaining import AHEAD, Around, explained
 from atlasd.jobs.lookout import by_state
 from atlasd.jobs.newjob import DEFAULT_QUEUE, arguments, new_jobs
@@ -146,21 +146,22 @@ class JobOperations:
             "fail": [dict(one) for one in fail],
             "release": [list(one) for one in release],
         }
-        settlements = settlements_of(said)
+        said_of = settlements_of(said)
         name = f"http/{actor}/{worker}"
         ask = None
         if limit:
             ask = ClaimAsk(
                 worker=name, queues=queues or (DEFAULT_QUEUE,), limit=limit,
-                lease=LEASE, wait=round(wait_seconds * 1000),
+                lease=self._rules().lease(), wait=round(wait_seconds * 1000),
             )  # fmt: skip
 
         async def work(engine: JobEngine) -> Body:
             engine.lookout.visited(name, ask.queues if ask is not None else ())
+            settlements = [await engine.followed(one) for one in said_of]
             held, jobs = await engine.store.exchange(settlements, ask)
             engine.measures.returned(settlements, held, await engine.store.now())
-            engine.measures.lent(jobs, LEASE)
-            engine.due_in(LEASE if jobs else 1)
+            engine.measures.lent(jobs, engine.lease())
+            engine.due_in(engine.lease() if jobs else 1)
             lost = [one.id for one, kept in zip(settlements, held, strict=True) if not kept]
             if lost and ask is None and len(lost) == len(settlements):
                 raise AtlasError(
@@ -180,8 +181,8 @@ class JobOperations:
         async def work(engine: JobEngine) -> Body:
             name = f"http/{actor}/{worker}"
             engine.lookout.visited(name, ())
-            found = await engine.store.extend(name, leases, LEASE)
-            engine.due_in(LEASE)
+            found = await engine.store.extend(name, leases, engine.lease())
+            engine.due_in(engine.lease())
             return {"lost": list(found.lost), "cancel": list(found.cancel)}
 
         return await self._ask(work)

@@ -48,9 +48,15 @@ class QueueRules:
     circuit: CircuitPolicy = field(default_factory=CircuitPolicy)
     """Of targets that the configuration doesn't name."""
     retention: Retention = field(default_factory=Retention)
+    held_for: int = 30_000
+    """Milliseconds that a worker holds a job without a heartbeat."""
     chance: Callable[[], float] = random.random
     generation: int = 0
     """Number of the configuration that these are from; failures remember it."""
+
+    def lease(self) -> int:
+        """See `Rules`."""
+        return self.held_for
 
     def limits(self, queue: str) -> QueueLimits:
         """See `Rules`."""

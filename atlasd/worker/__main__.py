@@ -24,6 +24,8 @@ from atlasd.worker.registry import HANDLERS, Handler
 from atlasd.worker.runner import RECONNECT, RECONNECT_CAP, Runner, StuckError, on_signals
 from atlasd.worker.wire import Connection
 
+RESPAWN = 1.0
+"""Seconds before a process that has ended by itself is replaced."""
 Handlers = Mapping[str, Handler[..., Any]]
 
 _log = logging.getLogger("atlasd.worker")
@@ -176,7 +178,8 @@ def _work(options: argparse.Namespace, handlers: Handlers) -> int:
             if runner is not None and runner.is_draining:
                 return EXIT_OK  # what it held has gone back already
             on_signals(None)
-            _log.warning("%s; next try in %.0f s", error.message, pause)
+            if pause < RECONNECT_CAP:  # once it is waited for, it is not said again and again
+                _log.warning("%s; next try in %.2f s", error.message, pause)
             time.sleep(pause)
             pause = min(pause * 2, RECONNECT_CAP)
             continue
@@ -234,7 +237,7 @@ def _parent(options: argparse.Namespace, handlers: Handlers) -> int:
             failed = failed or (EXIT_FAILED if code else EXIT_OK)
         else:
             _log.warning("process %d has ended with %d; another one takes its place", child, code)
-            time.sleep(RECONNECT)
+            time.sleep(RESPAWN)
             start()
     return failed
 

@@ -117,11 +117,11 @@ class Feed:
                 if self._fetching:
                     lock.wait()
                     continue
-                # This thread fetches for all.
-                self._fetching = True
                 if self._asked is None:
                     self._ask(wait=WAIT)
                 asked = self._asked
+                # This thread fetches for all: once it has asked, for that may fail.
+                self._fetching = True
             try:
                 assert asked is not None
                 answer = self.connection.wait(asked)

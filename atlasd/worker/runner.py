@@ -22,8 +22,10 @@ FENCE = 2.0 / 3.0
 """Part of a lease after which, without a heartbeat's answer, a worker stops by itself."""
 TICK = 0.02
 """Seconds between two looks at time-outs and outcomes, while jobs run."""
-RECONNECT = 1.0
-RECONNECT_CAP = 15.0
+RECONNECT = 0.25
+"""Seconds before a lost connection is tried again, doubled each time up to the cap: the engine is
+on this host, and to ask costs little."""
+RECONNECT_CAP = 2.0
 
 _log = logging.getLogger("atlasd.worker")
 

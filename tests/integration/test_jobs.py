@@ -143,7 +143,8 @@ def test_a_worker_that_is_only_curl(daemon: Atlas) -> None:
         )  # fmt: skip
         return json.loads(done.stdout)
 
-    made = curl("jobs", {"jobs": [{"kind": "pdf.make", "args": {"page": 3}}]})
+    pdf = {"kind": "pdf.make", "args": {"page": 3}, "then": [{"kind": "pdf.mail"}]}
+    made = curl("jobs", {"jobs": [pdf]})
     number = made["jobs"][0]["id"]
     (job,) = curl("jobs-work", {"worker": "curl", "limit": 1, "wait_seconds": 5})["jobs"]
     assert (job["id"], job["args"]) == (number, {"page": 3})
@@ -153,6 +154,8 @@ def test_a_worker_that_is_only_curl(daemon: Atlas) -> None:
     again = curl("jobs-work", {"worker": "curl", "finish": held})
     assert again["error"]["code"] == "job.lease_lost"
     assert ctl_json(daemon, "job", "show", str(number))["state"] == "completed"
+    (job,) = curl("jobs-work", {"worker": "curl", "limit": 5})["jobs"]
+    assert job["kind"] == "pdf.mail", "what comes after it, once"
 
 
 def test_core_killed_in_the_middle_loses_nothing_and_runs_nothing_twice_at_once(

@@ -15,6 +15,9 @@ from tests.integration.daemons import Atlas, atlas, until
 JOBS = Path(__file__).parent / "jobs"
 
 CONFIG = f"""
+[jobs]
+lease = "3s"
+
 [services.shop]
 worker = {{ module = "shop_jobs", queues = ["slow"], concurrency = 1 }}
 scale = {{ min = 1, max = 3, target_wait = "1s", quiet = "3s" }}

@@ -7,9 +7,6 @@ from typing import NamedTuple
 from atlasd.contracts.queue import BreakerRow, JobState, Lane, NewJob, Turns
 from atlasd_plugins.queue_sqlite import sql
 
-GRACE = 30_000
-"""Milliseconds that a worker has to come back after the store was opened anew."""
-
 
 class Lease:
     """A running job."""
@@ -60,10 +57,15 @@ class Board:
 
     @classmethod
     def load(
-        cls, connection: sqlite3.Connection, monotonic: float, before: "Board | None" = None
+        cls,
+        connection: sqlite3.Connection,
+        monotonic: float,
+        lease_time: int,
+        before: "Board | None" = None,
     ) -> "Board":
         """The board of a database; every lease starts anew, at `monotonic` milliseconds.
 
+        Its worker has `lease_time` milliseconds to come back to the store that was opened anew.
         After a transaction that was taken back, leases are as the board `before` it had them.
         """
         board = cls()
@@ -83,7 +85,7 @@ class Board:
             board.breakers[row[0]] = BreakerRow(*row)
         for job, token, lane_id, plain, cancel in connection.execute(sql.RUNNING):
             lane = board.lanes[lane_id]
-            lease = Lease(token, "", lane, monotonic + GRACE, -1, plain)
+            lease = Lease(token, "", lane, monotonic + lease_time, -1, plain)
             old = before.leases.get(job) if before is not None else None
             if old is not None and old.token == token:
                 lease.worker, lease.until, lease.epoch = old.worker, old.until, old.epoch

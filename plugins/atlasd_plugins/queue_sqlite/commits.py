@@ -63,7 +63,7 @@ class GroupCommit:
         self._clock = context.clock
         self._rules = rules
         self._loop = asyncio.get_running_loop()
-        self.board = Board.load(connection, self._mono())
+        self.board = Board.load(connection, self._mono(), rules.lease())
         self._work: list[_Work[Any]] = []
         self._waiting: list[_Waiting] = []
         self._scheduled = False
@@ -154,7 +154,7 @@ class GroupCommit:
     ) -> None:
         """One transaction with all of `work`; what came of it goes into the two lists."""
         if self.broken:
-            self.board = Board.load(self.connection, self._mono(), self.board)
+            self.board = Board.load(self.connection, self._mono(), self._rules.lease(), self.board)
             self.broken = False
         turn = Round(self.connection, self.board, self._rules, self.wall(), self._mono())
         for one in work:

@@ -58,7 +58,7 @@ class Served:
         self._stop = asyncio.Event()
         context = PlainContext(self.folder)
         async with open_store(NoSettings(), context, self.rules) as store:
-            self.engine = JobEngine(store, identity="test")
+            self.engine = JobEngine(store, identity="test", lease=self.rules.lease)
             server = await self._loop.create_unix_server(
                 lambda: FramedJobs(self.engine, admit=lambda _socket: "uid:0"), self.path
             )
