@@ -304,7 +304,7 @@ class JobsDied(Event):
     reason: str = ""
     """exhausted | buried | worker_lost"""
     detail: str = ""
-    """The last failure of that one."""
+    """How many of what, and the last failure of that one, in plain words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -54,6 +54,8 @@ def sentence(event: dict[str, Any]) -> str:
     if event.get("service"):
         index = event.get("instance")
         parts.append(event["service"] if index is None else f"{event['service']}/{index}")
+    about = event.get("data") or {}
+    parts += [f"{word} {about[word]}" for word in ("queue", "target") if about.get(word)]
     if event.get("new"):
         parts.append(f"{style.word(event.get('old') or '?')} → {style.word(event['new'])}")
     else:

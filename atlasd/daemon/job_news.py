@@ -33,11 +33,13 @@ class JobNews:
 
     def _tell(self, news: Deaths) -> None:
         last = news.last
+        jobs = "one job" if news.count == 1 else f"{news.count} jobs"
         self._publish(
             JobsDied(
                 time=self._clock.wall(), fingerprint=last.fingerprint, queue=last.queue,
                 job_kind=last.kind, count=news.count, job=last.job, reason=last.reason,
-                detail=last.error[:500],
+                detail=f"{jobs} of {last.kind or 'several kinds'}, the last of them {last.job}: "
+                f"{last.error[:500]}",
             )
         )  # fmt: skip
 
