@@ -99,23 +99,35 @@ class Timetable:
     async def turn(self) -> int:
         """Fire what is due now; when there is something to do again, 0: never."""
         async with self._lock:
-            if not self._kept:
+            while not self._kept:
                 await self._keep()
-            if not self.schedules:
+            # Those that the store has noted, also when they are exchanged from here on.
+            schedules = self.schedules
+            if not schedules:
                 return 0
             rows = {row.schedule: row for row in await self._store.schedules()}
             now = await self._store.now()
             if now < self._now:
                 self._seen.clear()  # the clock was set back
             self._now = now
-            wakes = []
-            for name, one in self.schedules.items():
-                if name in rows:
-                    wakes.append(await self._look(one, rows[name], now))
-                else:  # another host doesn't have it any more, and took it away
-                    self._kept = False
-                    wakes.append(now)
-            return min((wake for wake in wakes if wake), default=0)
+            lacking = schedules.keys() - rows.keys()
+            if lacking:  # another host, which has them no longer, took them away
+                self._kept = False
+            # At once, so that all that is due together shares a commit, and one that fails keeps
+            # no other from its time.
+            wakes = await asyncio.gather(
+                *(
+                    self._look(one, rows[name], now)
+                    for name, one in schedules.items()
+                    if name in rows
+                ),
+                return_exceptions=True,
+            )
+            for wake in wakes:
+                if isinstance(wake, BaseException):
+                    raise wake
+            known = [wake for wake in wakes if isinstance(wake, int) and wake]
+            return now if lacking else min(known, default=0)
 
     async def _keep(self) -> None:
         """Tell the store which schedules there are. They may be exchanged while it is awaited."""

@@ -19,6 +19,7 @@ from atlasd.jobs.schedules import Schedule
 from atlasd.jobs.timetable import REPLACED, Timetable
 from atlasd.testing.context import PlainContext
 from atlasd_plugins.queue_sqlite import open_store
+from atlasd_plugins.queue_sqlite.store import SqliteQueue
 
 HOUR = 3600
 REPORT = NewJob("reports", "report.make", "{}")
@@ -371,6 +372,57 @@ async def test_a_clock_set_back_by_an_hour_fires_nothing_twice(
     clock.wind(HOUR)
     await times.turn()
     assert len(await jobs(queue)) == 2
+
+
+async def test_what_is_due_together_shares_a_commit_and_fails_alone(
+    queue: QueueStore, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(queue, SqliteQueue)
+    times = table(queue, *(hourly(f"s{n}") for n in range(50)))
+    await times.turn()
+    clock.wind(HOUR)
+    before = queue.group.tally.commits
+    await times.turn()
+    assert len(await jobs(queue)) == 50
+    assert queue.group.tally.commits == before + 1
+    clock.wind(HOUR)
+    fire = queue.fire
+
+    def picky(claims: Any) -> Any:
+        if claims[0].schedule == "s0":
+            raise AtlasError("job.store", "not now", hint="later")
+        return fire(claims)
+
+    monkeypatch.setattr(queue, "fire", picky)
+    with pytest.raises(AtlasError, match="not now"):
+        await times.turn()
+    assert len(await jobs(queue)) == 99
+    monkeypatch.undo()
+    await times.turn()
+    assert len(await jobs(queue)) == 100
+
+
+async def test_a_plan_that_changes_in_the_middle_of_a_round_owes_nothing(
+    queue: QueueStore, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = table(queue, hourly())
+    await times.turn()
+    clock.wind(HOUR - 60)
+    often = hourly(plan=Every(60_000), words="every 1m", misfire="all")
+    read = queue.schedules
+
+    async def reloading() -> Any:
+        times.follow({"hourly": often}, shared=False)
+        return await read()
+
+    monkeypatch.setattr(queue, "schedules", reloading)
+    await times.turn()
+    monkeypatch.undo()
+    assert await times.turn() == await queue.now() + 60_000
+    assert await jobs(queue) == []
+    clock.wind(60)
+    await times.turn()
+    assert len(await jobs(queue)) == 1
 
 
 async def test_it_runs_by_itself_and_a_store_in_trouble_is_tried_again(
