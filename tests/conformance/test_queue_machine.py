@@ -1,6 +1,7 @@
 """Random operations on the queue stores that ship and on the one for tests."""
 
 import tempfile
+import unittest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from atlasd.testing.descriptors import load_module
 from atlasd.testing.memory_queue import memory_store
 from atlasd.testing.queue.bench import Bench
 from atlasd.testing.queue.machine import QueueMachine
-from atlasd_plugins import queue_sqlite
+from atlasd_plugins import queue_postgres, queue_sqlite
+from tests.postgres_server import PostgresServers, lacking
 
 BOUNDED = settings(
     max_examples=25,
@@ -47,7 +49,36 @@ class SqliteMachine(QueueMachine):
         self.folder.cleanup()
 
 
+class PostgresMachine(QueueMachine):
+    servers: PostgresServers
+
+    def bench(self) -> Bench:
+        schema = self.servers.schema("current")
+        self.folder = tempfile.TemporaryDirectory()
+        kind = load_module(queue_postgres, QueueStoreType, "postgres")
+        context = PlainContext(Path(self.folder.name, "state"))
+        return Bench(kind, schema.settings, context, schema.advance)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.folder.cleanup()
+
+
 TestMemory: Any = MemoryMachine.TestCase
 TestMemory.settings = BOUNDED
 TestSqlite: Any = SqliteMachine.TestCase
 TestSqlite.settings = BOUNDED
+
+
+class TestPostgres(PostgresMachine.TestCase):  # type: ignore[name-defined,misc]
+    settings = settings(BOUNDED, max_examples=8)
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        if why := lacking("current"):
+            raise unittest.SkipTest(why)
+        PostgresMachine.servers = PostgresServers()
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        PostgresMachine.servers.close()
