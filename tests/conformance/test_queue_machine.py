@@ -70,15 +70,17 @@ TestSqlite: Any = SqliteMachine.TestCase
 TestSqlite.settings = BOUNDED
 
 
-class TestPostgres(PostgresMachine.TestCase):  # type: ignore[name-defined,misc]
-    settings = settings(BOUNDED, max_examples=8)
+def begin(_case: object) -> None:
+    if why := lacking("current"):
+        raise unittest.SkipTest(why)
+    PostgresMachine.servers = PostgresServers()
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        if why := lacking("current"):
-            raise unittest.SkipTest(why)
-        PostgresMachine.servers = PostgresServers()
 
-    @classmethod
-    def tearDownClass(cls) -> None:
-        PostgresMachine.servers.close()
+def end(_case: object) -> None:
+    PostgresMachine.servers.close()
+
+
+TestPostgres: Any = PostgresMachine.TestCase
+TestPostgres.settings = settings(BOUNDED, max_examples=8)
+TestPostgres.setUpClass = classmethod(begin)
+TestPostgres.tearDownClass = classmethod(end)

@@ -143,6 +143,23 @@ class Link:
         async with self._watched(connection, committing=True):
             return await _send(connection, statements)
 
+    async def marked(self, statement: Statement, mark: "Mark") -> Rows | None:
+        """The rows of a statement that leaves this mark; None when they were lost.
+
+        Raises as `transact`.
+        """
+        async with self._lock:
+            return await self._again(lambda: self._marked(statement, mark), twice=False)
+
+    async def _marked(self, statement: Statement, mark: "Mark") -> Rows | None:
+        try:
+            (rows,) = await self._each((statement,))
+        except UnsureError:
+            if not await self._left(mark):
+                raise BrokenError("it was not committed") from None
+            return None
+        return rows
+
     async def transact(
         self, work: "Callable[[Transaction], Awaitable[T]]", *, twice: bool = False
     ) -> T:
