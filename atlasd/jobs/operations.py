@@ -15,7 +15,7 @@ from atlasd.contracts.queue import (
 )
 from atlasd.errors import AtlasError, nearest
 from atlasd.jobs import circuit
-from atlasd.jobs.asking import Ask, Body, brief, moment, one_of, whole, wrong_state
+from atlasd.jobs.asking import CHUNK, Ask, Body, brief, moment, one_of, whole, wrong_state
 from atlasd.jobs.engine import JobEngine, settlements_of
 from atlasd.jobs.explaining import AHEAD, Around, explained
 from atlasd.jobs.lookout import by_state
@@ -245,9 +245,12 @@ async def _targets(engine: JobEngine, asked: str) -> set[str]:
     """What is known to be called by jobs: by breakers, by jobs that were claimed, or wait."""
     known = {row.target for row in await engine.store.breakers()}
     known = known.union(*engine.measures.targets.values())
-    if asked not in known and await engine.store.select(Filter(target=asked), 1):
-        known.add(asked)
-    return known
+    if asked not in known:
+        if await engine.store.select(Filter(target=asked), 1):
+            known.add(asked)
+        waiting = Filter(states=(JobState.AVAILABLE, JobState.SCHEDULED))
+        known |= {row.target for row in await engine.store.select(waiting, CHUNK)}
+    return known - {""}
 
 
 def _given(job: Claimed) -> Body:

@@ -1,3 +1,7 @@
+import shutil
+import subprocess
+
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from atlasd.contracts.queue import Distribution
@@ -5,6 +9,7 @@ from atlasd.core import metrics as core
 from atlasd.jobs.ledger import Ledger
 from atlasd.jobs.measures import Measures
 from atlasd.jobs.metrics import metrics_of
+from docs.metrics import of_jobs
 from tests.unit.jobs.test_measures import LEASE, claimed
 
 
@@ -43,3 +48,17 @@ def test_a_store_has_counters_and_histograms_of_its_own() -> None:
     assert found["shop_commits_bucket['1.0']"] == 4
     assert found["shop_commits_bucket['+Inf']"] == 5
     assert found["shop_commits_sum[]"] == 9
+
+
+def test_promtool_finds_nothing_to_say() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool (Debian package prometheus) is not installed")
+    text = core.render(
+        core.CoreMetrics(), version="0", snapshot=None, checks=[], numbers={}, plugins={},
+        added=of_jobs(), now=0.0,
+    )  # fmt: skip
+    answer = subprocess.run(
+        [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
