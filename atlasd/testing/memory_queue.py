@@ -4,11 +4,9 @@ It looks at every job for every question, which is simple to read and quick enou
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from atlasd.clock import Clock
 from atlasd.contracts.context import PluginContext
@@ -40,40 +38,14 @@ from atlasd.contracts.queue import (
     Slot,
     SlotClaim,
     Transition,
-    Turns,
 )
 from atlasd.contracts.settings import NoSettings
 from atlasd.errors import AtlasError
-from atlasd.testing.memory_schedules import Ledger
+from atlasd.testing import memory_rows as looking
+from atlasd.testing.memory_rows import Kept, Lease
 
 DAY = 86_400_000
 WAITING = frozenset({JobState.SCHEDULED, JobState.AVAILABLE})
-LaneKey = tuple[str, str, str]
-
-
-class Lease(NamedTuple):
-    """What is known of a running job beside its row."""
-
-    until: float
-    """Milliseconds on the monotonic clock."""
-    epoch: int
-    """Of its target's breaker when it was claimed."""
-
-
-@dataclass
-class Kept:
-    """What a store keeps from one opening to the next."""
-
-    rows: dict[int, Row] = field(default_factory=dict)
-    leases: dict[int, Lease] = field(default_factory=dict)
-    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
-    breakers: dict[str, BreakerRow] = field(default_factory=dict)
-    answers: dict[str, tuple[int, Sequence[Enqueued]]] = field(default_factory=dict)
-    """When an idempotency key was used, and what the answer was."""
-    ledger: Ledger = field(default_factory=Ledger)
-    paused: frozenset[str] = frozenset()
-    turns: Turns = field(default_factory=Turns)
-    last_id: int = 0
 
 
 @dataclass(eq=False)
@@ -448,7 +420,7 @@ class MemoryQueue:
 
     def _those(self, which: Filter, able: Collection[JobState] = frozenset(JobState)) -> list[Row]:
         """The jobs that a filter means and that are in one of these states, by id."""
-        return [row for row in self.kept.rows.values() if row.state in able and _fits(row, which)]
+        return looking.those(self.kept.rows, which, able)
 
     async def cancel(self, which: Filter, *, reason: str, limit: int) -> int:
         """See `QueueStore`."""
@@ -568,43 +540,15 @@ class MemoryQueue:
 
     async def ahead(self, id: int, limit: int) -> int:
         """See `QueueStore`."""
-        mine = self.kept.rows.get(id)
-        if mine is None:
-            return 0
-        before = [
-            row
-            for row in self._those(Filter(queue=mine.queue), {JobState.AVAILABLE})
-            if (row.fair_key, row.target) == (mine.fair_key, mine.target)
-            and (row.rank_at, row.id) < (mine.rank_at, mine.id)
-        ]
-        return min(len(before), limit)
+        return min(looking.ahead(self.kept.rows, id), limit)
 
     async def count(self) -> Sequence[QueueCount]:
         """See `QueueStore`."""
-        lines: dict[tuple[str, JobState], list[Row]] = {}
-        for row in self.kept.rows.values():
-            lines.setdefault((row.queue, row.state), []).append(row)
-        return [
-            QueueCount(
-                queue,
-                state,
-                len(line),
-                min(row.run_at for row in line) if state is JobState.AVAILABLE else 0,
-            )
-            for (queue, state), line in sorted(lines.items())
-        ]
+        return looking.counts(self.kept.rows)
 
     async def dead(self, limit: int) -> Sequence[DeadGroup]:
         """See `QueueStore`."""
-        groups: dict[tuple[str, str, str, str], list[Row]] = {}
-        for row in self._those(Filter(), {JobState.DEAD}):
-            key = (row.fingerprint, row.queue, row.kind, row.reason)
-            groups.setdefault(key, []).append(row)
-        found = []
-        for key, rows in groups.items():
-            ends = [row.finalized_at for row in rows]
-            found.append(DeadGroup(*key, _said(rows[-1]), len(rows), min(ends), max(ends)))
-        return sorted(found, key=lambda one: (-one.jobs, one.fingerprint))[:limit]
+        return looking.dead_groups(self.kept.rows)[:limit]
 
     def numbers(self) -> Mapping[str, float | Distribution]:
         """See `QueueStore`."""
@@ -615,25 +559,3 @@ class MemoryQueue:
         for waiting in self._waiting:
             if not waiting.answer.done():
                 waiting.answer.set_result(())
-
-
-def _fits(row: Row, which: Filter) -> bool:
-    return (
-        row.id > which.after
-        and (not which.ids or row.id in which.ids)
-        and (not which.states or row.state in which.states)
-        and which.queue in ("", row.queue)
-        and which.kind in ("", row.kind)
-        and which.fair_key in ("", row.fair_key)
-        and which.target in ("", row.target)
-        and which.fingerprint in ("", row.fingerprint)
-        and (not which.finalized_since or row.finalized_at >= which.finalized_since)
-        and (not which.finalized_before or 0 < row.finalized_at < which.finalized_before)
-        and (not which.tag or which.tag in json.loads(row.options or "{}").get("tags", ()))
-    )
-
-
-def _said(row: Row) -> str:
-    """Type and message of a job's last failure."""
-    last = json.loads(row.errors)[-1] if row.errors else {"error": "", "message": ""}
-    return f"{last['error']}: {last['message']}" if last["message"] else str(last["error"])

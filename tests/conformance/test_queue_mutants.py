@@ -37,7 +37,8 @@ from atlasd.contracts.queue import (
 )
 from atlasd.contracts.settings import NoSettings
 from atlasd.testing.context import PlainContext
-from atlasd.testing.memory_queue import Kept, Lease, MemoryQueue
+from atlasd.testing.memory_queue import MemoryQueue
+from atlasd.testing.memory_rows import Kept, Lease
 from atlasd.testing.queue import QueueStoreSuite
 from atlasd.testing.queue.bench import Bench
 from atlasd.testing.queue.machine import QueueMachine
