@@ -170,9 +170,7 @@ class Timetable:
                 self._note(claim, now)
         if found.missed and any(answers):
             name = found.claims[0].schedule
-            fired = sum(claim.job is not None for claim in found.claims)
-            _log.warning("schedule %s: %d runs left out as too late, %d fired", name,
-                         found.missed, fired)  # fmt: skip
+            _log.warning("schedule %s: %d runs were missed and left out", name, found.missed)
 
     def _note(self, claim: SlotClaim, now: int) -> None:
         self.tally.note(claim, now)
