@@ -17,7 +17,7 @@ NONE: frozenset[str] = frozenset()
 
 LEAVES = (
     *("errors", "states", "events", "clock", "retry", "breaker", "folders", "paths", "privacy"),
-    *("spellings", "needles", "redaction"),
+    *("spellings", "needles", "redaction", "inotify"),
 )
 ENGINES = ("config", "secrets", "settings", "jobs", "checks", "alerts", "deployments", "backups")
 # What core and the services role exchange: plain values, readers of files, and the client itself.

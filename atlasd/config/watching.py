@@ -12,8 +12,8 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from atlasd.config.inotify import Heard, Inotify
 from atlasd.config.snapshot import take
+from atlasd.inotify import Heard, Inotify
 
 QUIET = 0.15
 """Seconds without another change after which the files are looked at."""

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--grace", type=float, default=25.0, metavar="SECONDS",
         help="time that running jobs have when the worker is told to end (default: 25)",
     )  # fmt: skip
+    parser.add_argument(
+        "--reload", action="store_true",
+        help="start anew when a Python file below this folder changes; for development",
+    )  # fmt: skip
     parser.add_argument("--root", metavar="DIR", help="folder that atlasd was started with")
     parser.add_argument("--verbose", action="store_true", help="log more")
     return parser.parse_args(words)
@@ -78,6 +83,20 @@ def main(words: Sequence[str] | None = None) -> int:
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    if not options.reload:
+        return _run(options)
+    from atlasd.worker.reloading import reloading
+
+    try:
+        # The modules are imported by each worker anew, never here.
+        return reloading(partial(_run, options), Path.cwd())
+    except OSError as error:
+        print(f"atlas-worker: --reload: {error.strerror or error}", file=sys.stderr)
+        print("atlas-worker: raise fs.inotify.max_user_watches", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         handlers = handlers_of(options)
     except AtlasError as error:

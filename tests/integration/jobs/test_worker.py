@@ -235,3 +235,49 @@ def test_an_idle_worker_of_coroutines_ends_at_once(
     finished(engine, 1)
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(10) == 0
+
+
+def test_a_worker_reloads_its_code_and_survives_a_mistake_in_it(
+    engine: Served, client: Client, folder: Path
+) -> None:
+    code = folder / "shop" / "sums.py"
+    code.parent.mkdir()
+    (code.parent / "__init__.py").touch()
+    out = folder / "worker.out"
+
+    def save(text: str) -> None:
+        code.with_suffix(".new").write_text(text)
+        code.with_suffix(".new").rename(code)  # as editors do
+
+    def declare(result: str) -> str:
+        return f'from atlasd.worker import job\n@job("sum")\ndef sum():\n    return {result}\n'
+
+    def result_of_another() -> str:
+        made = client.enqueue("sum").id
+        until(lambda: any(row.id == made for row in engine.rows(JobState.COMPLETED)), "the job")
+        return next(row.result for row in engine.rows() if row.id == made)
+
+    save(declare("1"))
+    with out.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "atlasd.worker", "shop.sums", "--reload"],
+            cwd=folder, stdout=log, stderr=log,
+            env={
+                **os.environ, "ATLASD_JOBS": engine.path, "PYTHONDONTWRITEBYTECODE": "1",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )  # fmt: skip
+    try:
+        assert result_of_another() == "1"
+        save(declare("2"))
+        until(lambda: "the code has changed" in out.read_text(), "the change")
+        until(lambda: result_of_another() == "2", "the new code")
+        save("def sum(:\n")
+        until(lambda: "waits for the next change" in out.read_text(), "the mistake to be told")
+        assert "sums.py:1: invalid syntax" in out.read_text()
+        assert "Traceback" not in out.read_text()
+        save(declare("3"))
+        assert result_of_another() == "3"
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0

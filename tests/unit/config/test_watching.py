@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from atlasd.config.inotify import Heard, Inotify
 from atlasd.config.watching import Places, look, trail, watched
+from atlasd.inotify import Heard, Inotify
 
 
 def looking(links: Mapping[str, str], *there: str) -> Callable[[str], str | bool]:
