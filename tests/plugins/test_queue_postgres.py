@@ -26,7 +26,7 @@ from atlasd.errors import AtlasError
 from atlasd.jobs.circuit import CircuitPolicy
 from atlasd.jobs.rules import QueueRules
 from atlasd.testing import PlainContext
-from atlasd_plugins.queue_postgres import migrations, open_store
+from atlasd_plugins.queue_postgres import link, migrations, open_store
 from atlasd_plugins.queue_postgres.settings import PostgresSettings
 from atlasd_plugins.queue_postgres.store import PostgresQueue
 from tests.postgres_server import HandWoundSchema
@@ -334,6 +334,79 @@ async def test_a_breaker_is_shared_and_lets_out_one_probe(
         assert len(probes) == 1
     (row,) = await one.breakers()
     assert row.state == "closed"
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
+@pytest.mark.parametrize("way", ["alone", "with a claim", "in bulk", "finish"])
+async def test_an_answer_that_is_lost_with_the_connection_is_found_again(
+    queue: PostgresQueue,
+    database: HandWoundSchema,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    committed: bool,
+) -> None:
+    await queue.enqueue([mail(queue="other")])
+    send, lost = link._send, 0
+
+    async def losing(
+        connection: "psycopg.AsyncConnection[tuple[object, ...]]",
+        statements: Sequence[link.Statement],
+    ) -> list[link.Rows]:
+        nonlocal lost
+        if not lost and (statements[-1] == link.COMMIT or "hosts" in statements[-1][0]):
+            lost += 1
+            if committed:
+                await send(connection, statements)
+            await connection.close()
+            raise psycopg.OperationalError("the connection is lost")
+        return await send(connection, statements)
+
+    waiting = None
+    jobs: Sequence[Claimed] = ()
+    count = 40 if way == "in bulk" else 1
+    if way == "with a claim":
+        waiting = asyncio.ensure_future(queue.exchange([], ask(wait=60_000)))
+        await until(lambda: bool(queue._waiting))
+    if way == "finish":
+        await queue.enqueue([mail()])
+        _, jobs = await queue.exchange([], ask())
+    monkeypatch.setattr(link, "_send", losing)
+    if way == "finish":
+        held, _ = await queue.exchange([Finish(job.id, job.token) for job in jobs], None)
+        assert held == [True]
+        assert database.sql("SELECT state FROM jobs WHERE token = 1") == [("completed",)]
+    else:
+        made = await queue.enqueue([mail()] * count)
+        assert [one.state for one in made] == [JobState.AVAILABLE] * count
+        if waiting is None:
+            _, jobs = await queue.exchange([], ask(limit=100))
+        else:
+            _, jobs = await waiting
+        assert sorted(job.id for job in jobs) == [one.id for one in made]
+        assert database.sql("SELECT count(*) FROM jobs WHERE kind = 'email.send'") == [(count + 1,)]
+        held, _ = await queue.exchange([Finish(job.id, job.token) for job in jobs], None)
+        assert held == [True] * count
+    assert lost == 1
+
+
+async def test_what_became_of_it_is_not_known_where_the_database_stays_away(
+    queue: PostgresQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue.enqueue([mail()])
+
+    async def gone(
+        connection: "psycopg.AsyncConnection[tuple[object, ...]]", _statements: object
+    ) -> list[link.Rows]:
+        await connection.close()
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(link, "_send", gone)
+    with pytest.raises(AtlasError) as caught:
+        await queue.enqueue([mail()])
+    assert caught.value.code == "job.unsure"
+    monkeypatch.undo()
+    await queue.enqueue([mail()])
+    assert len(await queue.select(Filter(), 10)) == 2
 
 
 async def test_a_slot_fires_once_over_all_hosts(opened: Opener) -> None:

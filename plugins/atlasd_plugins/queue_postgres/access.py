@@ -26,6 +26,16 @@ OPTIONS = (
 )
 
 
+DEFAULTS = {
+    "connect_timeout": "10",
+    # A server that vanished is noticed within so many seconds, not when TCP gives up.
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",
+}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Access:
     """Parameters of every connection of one store."""
@@ -71,7 +81,8 @@ def access_of(settings: PostgresSettings) -> Access:
     wanted = [f"-c {one}" for one in (f"search_path={settings.db_schema}", *OPTIONS)]
     parameters["options"] = " ".join([parameters.get("options", ""), *wanted]).strip()
     parameters.setdefault("application_name", APPLICATION)
-    parameters.setdefault("connect_timeout", "10")
+    for name, value in DEFAULTS.items():
+        parameters.setdefault(name, value)
     return Access(
         parameters=parameters,
         schema=settings.db_schema,
