@@ -190,7 +190,7 @@ def requeue(
             drip.run(limit)
             if stop_on_fail is not None:
                 drip.settle(PATIENCE)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, AtlasError):
             shown.clear()
             left = total - drip.requeued
             print(f"{drip.requeued} requeued, {left} dead still; go on with: {_again(fields)}",
