@@ -20,6 +20,8 @@ from atlasd.worker.registry import Handler
 
 FENCE = 2.0 / 3.0
 """Part of a lease after which, without a heartbeat's answer, a worker stops by itself."""
+REPORT = 1.0
+"""Seconds after which a progress report is sent, sooner than the next heartbeat is due."""
 TICK = 0.02
 """Seconds between two looks at time-outs and outcomes, while jobs run."""
 RECONNECT = 0.25
@@ -69,7 +71,9 @@ class Runner:
         self._grace = grace
         self._running: dict[int, Running] = {}
         self._reports: dict[str, Any] = {}
-        self._over = threading.Event()
+        self._over = False
+        self._asleep = False
+        self._roused = threading.Event()
         self._drain_by = 0.0
         self._answered = time.monotonic()
         """When a heartbeat that was answered had been sent."""
@@ -104,7 +108,7 @@ class Runner:
                 raise StuckError("a handler went on though its job was lost") from None
             raise
         finally:
-            self._over.set()
+            self._end()
 
     def _abandon(self) -> None:
         """The engine is gone, and takes back what runs here: nothing of it is to go on."""
@@ -122,7 +126,7 @@ class Runner:
             context = Context(job, self._report)
             running = Running(job, context)
             running.thread = me
-            self._running[job.id] = running
+            self._begin(running)
             try:
                 execute.run(feed, job, handlers, context)
             except (JobTimeout, LeaseLost):
@@ -165,7 +169,7 @@ class Runner:
             loop.remove_reader(connection.fileno())
             await loop.run_in_executor(None, feed.settle)
         finally:
-            self._over.set()
+            self._end()
             if connection.closed is None:
                 loop.remove_reader(connection.fileno())
 
@@ -173,7 +177,7 @@ class Runner:
         context = Context(job, self._report)
         running = Running(job, context)
         running.task = asyncio.current_task()
-        self._running[job.id] = running
+        self._begin(running)
         handler = self._handlers.get(job.kind)
         try:
             if handler is not None and not handler.is_async:
@@ -225,21 +229,44 @@ class Runner:
         A handler that blocks everything else doesn't keep it from this.
         """
         feed = self._feed
-        next_beat = time.monotonic() + feed.beat_every
-        while not self._over.wait(TICK if self._running else 0.1):
+        last_beat = time.monotonic()
+        while not self._rested(last_beat + feed.beat_every):
             now = time.monotonic()
             try:
                 feed.flush_old()
-                if now >= next_beat:
-                    next_beat = now + feed.beat_every
+                # Whoever watches a job sees its progress by the second.
+                if now >= last_beat + (REPORT if self._reports else feed.beat_every):
+                    last_beat = now
                     self._beat(now)
             except (AtlasError, TimeoutError) as error:
                 _log.warning("no heartbeat: %s", error)
-            if now - self._answered > feed.lease * FENCE and now > next_beat - feed.beat_every:
+            if now - self._answered > feed.lease * FENCE and now > last_beat:
                 for running in list(self._running.values()):
                     self._stop(running, LeaseLost("no heartbeat was answered"), lost=True)
             for running in list(self._running.values()):
                 self._watch(running, now)
+
+    def _rested(self, until: float) -> bool:
+        """Wait a tick, or without a job until one begins or until then; whether all is over."""
+        if not self._running:
+            self._asleep = True
+            if not self._running and not self._over:
+                self._roused.wait(max(until - time.monotonic(), 0.0))
+            self._asleep = False
+        elif not self._over:
+            self._roused.wait(TICK)
+        self._roused.clear()
+        return self._over
+
+    def _begin(self, running: Running) -> None:
+        """Watch over a job from now on."""
+        self._running[running.job.id] = running
+        if self._asleep:
+            self._roused.set()
+
+    def _end(self) -> None:
+        self._over = True
+        self._roused.set()
 
     def _beat(self, now: float) -> None:
         reports, self._reports = self._reports, {}
