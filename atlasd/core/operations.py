@@ -211,11 +211,11 @@ class ServiceOperations:
 
         Raises as `scale` does.
         """
-        old = self._known(service).instances
+        old, began = self._known(service).instances, self._core.clock.wall()
         await self._scale(service, instances, BACKLOG)
         self._core.bus.publish(
             ServiceScaled(
-                time=self._core.clock.wall(), service=service, actor=BACKLOG,
+                time=began, service=service, actor=BACKLOG,
                 old=str(old), new=str(instances), detail=why,
             )
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from atlasd.config.schema import Settings
 from atlasd.contracts.queue import Filter, JobState, QueueCount
@@ -40,7 +40,9 @@ class Scaling:
 
     async def follow(self, settings: Settings) -> None:
         """Go by this configuration from now on."""
+        before = set(self._scalers)
         self._take(settings)
+        await self._end(before - self._scalers.keys())
 
     def _take(self, settings: Settings) -> None:
         before, self._scalers, self._queues = self._scalers, {}, {}
@@ -59,7 +61,12 @@ class Scaling:
 
     async def run(self) -> None:
         """Look until cancelled; what cannot be done now is tried again at the next look."""
-        await self._end_stale()
+        # The configuration may have changed while core was away.
+        await self._end(
+            name
+            for name, intent in self._core.intents.all().items()
+            if intent.actor == BACKLOG and name not in self._scalers
+        )
         while True:
             await asyncio.sleep(EVERY)
             if not self._scalers:
@@ -72,16 +79,18 @@ class Scaling:
                     _log.info("not scaled by backlog: %s", error.message)
                 self._trouble = error.message
 
-    async def _end_stale(self) -> None:
-        """Services that were scaled by a backlog, and are so no longer, are as configured again."""
-        for name, intent in self._core.intents.all().items():
+    async def _end(self, names: Iterable[str]) -> None:
+        """Services whose backlog decides no longer have as many instances as configured again."""
+        for name in names:
+            intent = self._core.intents.all().get(name)
             configured = self._core.reconciler.wish.specs.get(name)
-            if intent.actor == BACKLOG and configured is not None and name not in self._scalers:
-                await self._core.intents.scale(
-                    name, configured.instances, configured=configured.instances, actor=BACKLOG,
-                    now=self._core.clock.wall(),
-                )  # fmt: skip
-                self._core.reconciler.due()
+            if intent is None or intent.instances is None or configured is None:
+                continue
+            await self._core.intents.scale(
+                name, configured.instances, configured=configured.instances, actor=BACKLOG,
+                now=self._core.clock.wall(),
+            )  # fmt: skip
+            self._core.reconciler.due()
 
     async def _look(self) -> None:
         wanted = {queue for queues in self._queues.values() for queue in queues}

@@ -64,6 +64,13 @@ def test_it_grows_with_the_backlog_and_shrinks_again(daemon: Atlas) -> None:
     assert any("would have done for the last 3 s" in line for line in story(daemon))
     assert queue(daemon)["dead"] == 0
     client.close()
+    # Without `scale` there are as many as are configured.
+    daemon.client.call("service.scale", service="shop", instances=2)
+    until(lambda: running(daemon) == 2, "two instances")
+    scale = next(line for line in CONFIG.splitlines() if line.startswith("scale"))
+    daemon.configure(CONFIG.replace(scale, ""))
+    daemon.client.call("config.reload")
+    until(lambda: running(daemon) == 1, "one instance, as configured")
 
 
 def queue(daemon: Atlas) -> dict[str, Any]:

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlasd.core import why
-from atlasd.events import Delivered, Event, HealthChanged, InstanceMoved, OperationPerformed
+from atlasd.events import (
+    Delivered,
+    Event,
+    HealthChanged,
+    InstanceMoved,
+    OperationPerformed,
+    ServiceScaled,
+)
 from atlasd.states import MOVES, Lifecycle, Reason
 from tests.unit.core.snapshots import NOW, instance, service
 
@@ -229,3 +236,12 @@ def test_a_record_of_another_shape_breaks_nothing() -> None:
     assert why.crash_time(odd) == 0.0
     assert why.grouped([odd])[0]["count"] == 1
     assert why.story(service("web"), [], [odd], now=NOW)
+
+
+def test_a_change_by_the_backlog_has_its_reason() -> None:
+    scaled = ServiceScaled(
+        time=NOW - 60, service="web", old="2", new="5", actor="backlog",
+        detail="oldest job of email waits 42 s, target 10 s",
+    )  # fmt: skip
+    told = why.story(service("web", instance(since=NOW - 60)), [scaled], [], now=NOW)
+    assert told[0] == "07:59:00Z: scale 2 → 5: oldest job of email waits 42 s, target 10 s."
