@@ -506,7 +506,10 @@ class QueueStore(Protocol):
         """Have the claims of a worker answered now that wait, or are about to."""
 
     def extend(self, worker: str, held: Sequence[Held], lease: int) -> Awaitable[Extended]:
-        """Prolong leases by `lease` milliseconds from now; they are this worker's from then on."""
+        """Prolong leases by `lease` milliseconds from now; they are this worker's from then on.
+
+        A job stands at most once in `held`.
+        """
 
     def lose(self, worker: str, ids: Sequence[int], *, why: str) -> Awaitable[int]:
         """Take these jobs from a worker that is gone, by `Rules.lost`; how many it still held."""

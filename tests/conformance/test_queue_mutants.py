@@ -382,7 +382,7 @@ CAUGHT: dict[type[MemoryQueue], str] = {
 }
 """Each way to break a promise, and the test that has to notice."""
 
-BY_CHANCE = (LosesPriority, TakesAnyToken, LosesWhatRuns)
+BY_CHANCE = (TakesAnyToken, LosesWhatRuns)
 """What random operations have to come upon, too."""
 
 
