@@ -21,7 +21,7 @@ JOBS = Path(__file__).parent / "jobs"
 @pytest.fixture
 def daemon() -> Iterator[Atlas]:
     with atlas() as made:
-        made.configure("[jobs.queues.small]\nsize = 3\n")
+        made.configure('[jobs]\nlease = "5s"\n[jobs.queues.small]\nsize = 3\n')
         made.up()
         yield made
 
@@ -65,7 +65,7 @@ def test_a_job_by_the_commands(daemon: Atlas) -> None:
         "job 1 is available\n"
     )
     said = ctl(daemon, "job", "explain", "1").stdout
-    assert said == "job 1 is available (no_worker): no worker is connected\n"
+    assert said == "job 1 is available (no_worker): no worker asks for jobs of default\n"
     worker(daemon)
     until(lambda: ctl_json(daemon, "job", "show", "1")["state"] == "completed", "the job")
     shown = ctl(daemon, "job", "show", "1").stdout
@@ -85,10 +85,13 @@ def test_dead_jobs_are_grouped_and_come_back(daemon: Atlas) -> None:
     assert (group["jobs"], group["reason"]) == (3, "exhausted")
     assert group["error"] == "ValueError: no such address: 17"
     assert "ValueError" in ctl(daemon, "dead", "groups").stdout
-    assert ctl(daemon, "dead", "requeue", "--dry-run").stdout == "3 jobs would be requeued\n"
+    dry = ctl(daemon, "dead", "requeue", "--all", "--dry-run").stdout
+    assert "3 jobs would be requeued" in dry
     chosen = ("--fingerprint", group["fingerprint"], "--limit", "2")
     assert ctl(daemon, "dead", "requeue", *chosen).stdout == "2 jobs requeued\n"
-    assert ctl(daemon, "dead", "purge", "--kind", "shop.other").stdout == "0 jobs deleted\n"
+    assert ctl(daemon, "dead", "purge", "--kind", "shop.other", "--yes").stdout == (
+        "0 jobs deleted\n"
+    )
 
 
 def test_mistakes_are_explained(daemon: Atlas) -> None:
@@ -97,7 +100,7 @@ def test_mistakes_are_explained(daemon: Atlas) -> None:
         (("job", "push", "a b"), 2, "jobs[0].kind: expected a name"),
         (("job", "push", "a", "[1]"), 2, "no JSON object"),
         (("job", "push", "a", "--delay", "soon"), 2, "jobs[0].delay"),
-        (("breaker", "close", "bank"), 3, "no breaker 'bank'"),
+        (("breaker", "close", "bank"), 3, "no job has the target 'bank'"),
     ):
         done = ctl(daemon, *words)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
@@ -113,20 +116,22 @@ def test_a_full_queue_refuses_and_says_so(daemon: Atlas) -> None:
     assert ctl(daemon, "queue", "purge", "small", "--dry-run").stdout == (
         "3 jobs would be deleted\n"
     )
-    assert ctl(daemon, "queue", "purge", "small").stdout == "3 jobs deleted\n"
+    assert ctl(daemon, "queue", "purge", "small", "--yes").stdout == "3 jobs deleted\n"
     assert ctl(daemon, "job", "push", "a", "--queue", "small").returncode == 0
 
 
 def test_a_paused_queue_and_a_forced_breaker_hold_jobs(daemon: Atlas) -> None:
     ctl(daemon, "queue", "pause", "default")
     ctl(daemon, "job", "push", "shop.sum", '{"a": 1, "b": 1}')
-    ctl(daemon, "breaker", "open", "bank")
+    ctl(daemon, "breaker", "open", "bank", "--new")
     ctl(daemon, "job", "push", "shop.sum", '{"a": 2, "b": 2}', "--target", "bank", "--queue", "x")
     worker(daemon, "--queue", "default", "--queue", "x")
     assert "queue default is paused" in ctl(daemon, "job", "explain", "1").stdout
-    assert "open by an operator" in ctl(daemon, "job", "explain", "2").stdout
+    assert "opened by an operator" in ctl(daemon, "job", "explain", "2").stdout
     assert ctl(daemon, "queue", "resume", "default").stdout == "default is worked again\n"
-    assert ctl(daemon, "breaker", "close", "bank").stdout == "the breaker of bank is closed\n"
+    assert ctl(daemon, "breaker", "close", "bank").stdout == (
+        "the breaker of bank is closed: its jobs are run\n"
+    )
     for number in ("1", "2"):
         until(partial(is_completed, daemon, number), f"job {number}")
 
