@@ -113,7 +113,9 @@ def host() -> Iterator[Atlas]:
 def answers(host: Atlas) -> Iterator[tuple[str, bytes]]:
     """What everything that can be asked without the right to administer says."""
     for operation in OPERATIONS:
-        if operation.right is not Right.READ or {"id", "queue"} & {*operation.fields_in_path}:
+        if operation.right is not Right.READ or {"id", "queue", "target"} & {
+            *operation.fields_in_path
+        }:
             continue
         for way in WAYS:
             given: dict[str, Any] = {"service": way, "name": f"{way}/token"}
