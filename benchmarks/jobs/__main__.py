@@ -8,6 +8,7 @@ import datetime as dt
 import json
 import os
 import shutil
+import signal
 import socket
 import statistics
 import struct
@@ -89,8 +90,8 @@ class Bench:
         log = (self.folder / "worker.log").open("ab")
         started = [
             subprocess.Popen(
-                command, cwd=APPS, env=self.variables,
-                stdout=log, stderr=log,
+                command, cwd=APPS, env=self.variables, stdout=log, stderr=log,
+                start_new_session=True,
             )
             for _ in range(self.system.workers)
         ]  # fmt: skip
@@ -99,6 +100,9 @@ class Bench:
         finally:
             for process in started:
                 end(process)
+                # Not all of them take their children along.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             log.close()
 
     def drained(self, before: int, count: int, *, limit: float = DRAIN_LIMIT) -> float:
