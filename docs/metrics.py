@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from atlasd.contracts import collectors as contracts
+from atlasd.contracts.commits import Tally
 from atlasd.contracts.queue import BreakerRow, Claimed, Finish, JobState, QueueCount
 from atlasd.core import metrics as core
 from atlasd.core.health import CheckState
@@ -17,7 +18,6 @@ from atlasd.jobs.measures import Measures
 from atlasd.jobs.metrics import metrics_of
 from atlasd.services.protocol import SnapshotBody
 from atlasd.states import Health
-from atlasd_plugins.queue_sqlite.tally import Tally
 from docs.markdown import table
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from atlasd.contracts.commits import Tally
 from atlasd.contracts.context import PluginContext
 from atlasd.contracts.queue import (
     BreakerRow,
@@ -54,7 +55,6 @@ from atlasd_plugins.queue_postgres.maintenance import Maintenance
 from atlasd_plugins.queue_postgres.migrations import migrate
 from atlasd_plugins.queue_postgres.query import groups_of, row_of, selecting
 from atlasd_plugins.queue_postgres.room import Room
-from atlasd_plugins.queue_postgres.tally import Tally
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
+from atlasd.contracts.commits import Tally
 from atlasd.contracts.context import PluginContext
 from atlasd.contracts.queue import ClaimAsk, Claimed, Rules, Settlement
 from atlasd.errors import AtlasError
 from atlasd_plugins.queue_sqlite import breaking, claiming, settling
 from atlasd_plugins.queue_sqlite.board import Board
 from atlasd_plugins.queue_sqlite.round import Round
-from atlasd_plugins.queue_sqlite.tally import Tally
 from atlasd_plugins.queue_sqlite.trouble import trouble_of
 
 T = TypeVar("T")

@@ -1,6 +1,7 @@
-"""What the PostgreSQL queue counts of its commits: requests that share one, and how long they take.
+"""What a queue store counts of its commits: how many requests share one, and how long they take.
 
-A commit is a round trip to the server and its fsync of the log.
+A store's `numbers` has it, so that the metrics are the same whatever keeps the jobs. The time of a
+commit is that of an fsync of the store's log and little else.
 """
 
 from bisect import bisect_left
