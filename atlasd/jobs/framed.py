@@ -60,8 +60,8 @@ class _Said(msgspec.Struct):
     op: str
     n: int | str | None = None
     job: dict[str, Any] | None = None
-    args: list[msgspec.Raw] = []
-    jobs: list[dict[str, Any]] = []
+    args: list[msgspec.Raw] | None = None
+    jobs: list[dict[str, Any]] | None = None
     key: str = ""
     finish: list[_Finish] = []
     fail: list[dict[str, Any]] = []
@@ -401,7 +401,9 @@ def _quick(line: bytes) -> _Said | None:
         return None
     except msgspec.DecodeError as error:
         raise AtlasError("request.invalid", f"a request that is no JSON: {error}") from None
-    return said if said.op in ("work", "enqueue") else None
+    if said.op == "enqueue":
+        return None if (said.jobs if said.job is None else said.args) is None else said
+    return said if said.op == "work" else None
 
 
 def _many(said: _Said) -> Sequence[NewJob]:
@@ -410,7 +412,7 @@ def _many(said: _Said) -> Sequence[NewJob]:
     queue, kind, _, *rest = _template(said.job)
     make = NewJob._make
     found = []
-    for index, raw in enumerate(said.args):
+    for index, raw in enumerate(said.args or ()):
         text = str(raw, "utf-8")
         if text[0] != "{" or len(text) > ARGS_LIMIT:
             text = arguments(json.loads(text), f"args[{index}]")  # which says what is wrong

@@ -86,6 +86,17 @@ def test_a_request_cut_anywhere_is_one_request(engine: Served) -> None:
         ('{"n": 1, "op": "dance"}\n', "operation.unknown", "no operation 'dance'"),
         ('{"n": 1, "op": "work"}\n', "request.invalid", "say hello first"),
         ('{"n": 1, "op": "enqueue", "jobs": 5}\n', "job.invalid", "jobs: expected a list"),
+        ('{"n": 1, "op": "enqueue", "jbos": []}\n', "job.invalid", "jobs: expected a list"),
+        (
+            '{"n": 1, "op": "enqueue", "job": {"kind": "a"}}\n',
+            "job.invalid",
+            "args: expected a list",
+        ),
+        (
+            '{"n": 1, "op": "enqueue", "job": {"kind": "a"}, "args": [5]}\n',
+            "job.invalid",
+            "args[0]: expected an object",
+        ),
         ('{"n": 1, "op": "enqueue", "jobs": [{}]}\n', "job.invalid", "jobs[0].kind"),
         (
             '{"n": 1, "op": "enqueue", "jobs": [{"kind": "a", "prio": 3}]}\n',
